@@ -1,0 +1,32 @@
+"""Exit 0 where the receiver in this container answers a DICOM association on loopback, 1 where it does not.
+
+A receiver that refuses this caller by its title (CALLING_AE) has answered, so it is alive.
+"""
+
+import os
+import sys
+
+from pynetdicom import AE
+from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]  # made at import, so mypy cannot see it
+
+TIMEOUT_S = 5
+ECHO_SUCCESS = 0x0000
+
+
+def answers(port: int, called: str) -> bool:
+    """Ask for an association and, given one, a C-ECHO."""
+    ae = AE(ae_title="HEALTHCHECK")
+    ae.connection_timeout = ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = TIMEOUT_S
+    ae.add_requested_context(Verification)
+    association = ae.associate("127.0.0.1", port, ae_title=called)
+    if not association.is_established:
+        return association.is_rejected
+    status = association.send_c_echo().get("Status")
+    association.release()
+    return bool(status == ECHO_SUCCESS)
+
+
+if __name__ == "__main__":
+    # An empty variable is unset, as for dicomrx itself.
+    port = int(os.environ.get("DICOM_RECEIVER_PORT") or 11112)
+    sys.exit(0 if answers(port, os.environ.get("DICOM_RECEIVER_AE_TITLE") or "DICOMRCV") else 1)

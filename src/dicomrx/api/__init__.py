@@ -1,0 +1,17 @@
+"""The REST API that studies are sent to: the only package that knows httpx and stamina."""
+
+from dicomrx.api.client import MAX_RETRY_AFTER_S, RETRY_TIMEOUT_S, ApiClient, Timeouts
+from dicomrx.api.destination import check_destination
+from dicomrx.api.outcomes import Accepted, DestinationRefused, UploadDeferred, UploadRejected
+
+__all__ = [
+    "MAX_RETRY_AFTER_S",
+    "RETRY_TIMEOUT_S",
+    "Accepted",
+    "ApiClient",
+    "DestinationRefused",
+    "Timeouts",
+    "UploadDeferred",
+    "UploadRejected",
+    "check_destination",
+]

@@ -1,0 +1,189 @@
+"""Sends zipped studies to the REST API, and says what became of each."""
+
+import logging
+from dataclasses import dataclass
+from types import TracebackType
+from typing import BinaryIO, Final, Self
+
+import httpx
+import stamina
+from stamina.instrumentation import RetryDetails, set_on_retry_hooks
+
+from dicomrx.api.answers import AMBIGUOUS_STATUSES, Answer, TryLater, describe, may_have_arrived, read_answer
+from dicomrx.api.destination import is_loopback, parse_base_url
+from dicomrx.api.outcomes import Accepted, DestinationRefused, UploadDeferred, UploadRejected
+from dicomrx.api.session import Credentials, Session
+
+# One pass gives a study so long for retries, and then the next study its turn: no new attempt begins later than this.
+RETRY_TIMEOUT_S: Final = 45.0
+# What an API may ask us to wait between two passes; beyond it, we ask again.
+MAX_RETRY_AFTER_S: Final = 900.0
+_ABOUT_THE_STUDY: Final = frozenset({400, 413, 415, 422})
+_CONFLICT: Final = 409
+_UNAUTHORIZED: Final = 401
+_DETAIL: Final = 300
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Timeouts:
+    """Seconds of silence, not of the whole: `read` is how long an API may take over a study before it answers."""
+
+    connect: float = 10.0
+    read: float = 120.0
+    write: float = 60.0
+
+
+@dataclass
+class _Upload:
+    file: BinaryIO
+    filename: str
+    key: str
+    ambiguous: bool
+    attempts: int = 0
+
+
+class ApiClient:
+    """One API; safe for threads, and to be closed. Raises ConfigError for a URL or a secret that cannot be used.
+
+    `retry_delay` is in seconds and doubles from retry to retry; attempts are `max_retries` + 1. Replaces stamina's hooks,
+    which log the arguments of what they retry, for the whole process.
+    """
+
+    def __init__(  # noqa: PLR0913 - plain values, so that no layer below settings knows them
+        self,
+        base_url: str,
+        *,
+        username: str | None = None,
+        password: str | None = None,
+        token: str | None = None,
+        max_retries: int = 3,
+        retry_delay: float = 5.0,
+        timeouts: Timeouts = Timeouts(),
+        transport: httpx.BaseTransport | None = None,
+    ) -> None:
+        url = parse_base_url(base_url)
+        credentials = Credentials(username, password, token)
+        self._base = str(url)
+        self._max_retries = max_retries
+        self._retry_delay = retry_delay
+        self._client = httpx.Client(
+            transport=transport,
+            follow_redirects=False,
+            timeout=httpx.Timeout(connect=timeouts.connect, read=timeouts.read, write=timeouts.write, pool=timeouts.read),
+            headers={"User-Agent": "dicomrx", "Accept": "application/json", "Accept-Encoding": "identity"},
+            # A proxy named by the environment must not get to see what is meant for this machine alone.
+            trust_env=not is_loopback(url),
+        )
+        self._session = Session(self._client, f"{self._base}/users/login/", credentials)
+        set_on_retry_hooks([_log_retry])
+
+    @property
+    def destination(self) -> str:
+        """The API's URL, which holds no secret."""
+        return self._base
+
+    def __repr__(self) -> str:
+        return f"ApiClient({self._base!r})"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give the connections back."""
+        self._client.close()
+
+    def upload(self, file: BinaryIO, *, filename: str, key: str, may_have_arrived: bool = False) -> Accepted:
+        """Send the open, seekable `file` as `filename`, until it is accepted or retrying is no use.
+
+        `key` makes a repeat one and the same upload: SHA-256 of the manifest, in hex. `may_have_arrived` says that an earlier
+        pass ended ambiguously, or without an end. The caller records durably that this begins, before it does.
+        Raises UploadDeferred, UploadRejected, DestinationRefused, and OSError where `file` cannot be read.
+        """
+        upload = _Upload(file, filename, key, may_have_arrived)
+        try:
+            for attempt in stamina.retry_context(
+                on=_wait,
+                attempts=self._max_retries + 1,
+                timeout=RETRY_TIMEOUT_S,
+                wait_initial=self._retry_delay,
+                wait_max=max(RETRY_TIMEOUT_S, self._retry_delay),
+                wait_jitter=min(1.0, self._retry_delay),
+            ):
+                with attempt:
+                    upload.attempts = attempt.num
+                    return self._attempt(upload)
+        except TryLater as error:
+            raise self._give_up(upload, error) from None
+        except DestinationRefused as error:
+            error.attempts, error.ambiguous = upload.attempts, upload.ambiguous
+            raise
+        raise AssertionError  # the loop above returns or raises
+
+    def _attempt(self, upload: _Upload) -> Accepted:
+        token = self._session.token()
+        answer = self._send(upload, token)
+        if answer.status == _UNAUTHORIZED and self._session.can_log_in:
+            answer = self._send(upload, self._session.renew(token))
+        return self._judge(upload, answer)
+
+    def _send(self, upload: _Upload, token: str | None) -> Answer:
+        # The boundary comes from the key, so that a repeat is the same body to the last byte, in another process too.
+        headers = {"Idempotency-Key": upload.key, "Content-Type": f"multipart/form-data; boundary=dicomrx-{upload.key[:48]}"}
+        if token is not None:
+            headers["Authorization"] = f"Bearer {token}"
+        files = {"file": (upload.filename, upload.file, "application/zip")}
+        request = self._client.build_request("POST", f"{self._base}/data/upload/", files=files, headers=headers)
+        try:
+            answer = read_answer(self._client, request)
+        except httpx.TransportError as error:
+            arrived = may_have_arrived(error)
+            upload.ambiguous = upload.ambiguous or arrived
+            raise TryLater(f"no answer to the upload ({describe(error)})", unreachable=not arrived) from None
+        upload.ambiguous = upload.ambiguous or answer.status in AMBIGUOUS_STATUSES
+        return answer
+
+    def _judge(self, upload: _Upload, answer: Answer) -> Accepted:
+        text = answer.text(self._session.secrets)
+        if answer.ok or (answer.status == _CONFLICT and upload.ambiguous):
+            return Accepted(answer.status, text, upload.attempts, upload.ambiguous)
+        if answer.may_pass:
+            raise TryLater(f"the API answered HTTP {answer.status}", answer.retry_after)
+        said = f"HTTP {answer.status}: {text[:_DETAIL]}" if text else f"HTTP {answer.status}"
+        if answer.status in _ABOUT_THE_STUDY:
+            detail = f"The API refuses this study ({said})."
+            raise UploadRejected(f"http-{answer.status}", detail, attempts=upload.attempts, ambiguous=upload.ambiguous)
+        raise DestinationRefused(f"The API refuses uploads ({said}). Check API_URL and the account; all studies stay pending.")
+
+    def _give_up(self, upload: _Upload, error: TryLater) -> UploadDeferred | DestinationRefused:
+        message = f"{upload.filename} was not sent: {error}, {upload.attempts} attempts."
+        if error.at_login:
+            return DestinationRefused(message, attempts=upload.attempts, ambiguous=upload.ambiguous)
+        wait = self._retry_delay * 2**self._max_retries if error.retry_after is None else error.retry_after
+        return UploadDeferred(
+            message,
+            min(wait, MAX_RETRY_AFTER_S),
+            attempts=upload.attempts,
+            ambiguous=upload.ambiguous,
+            unreachable=error.unreachable,
+        )
+
+
+def _wait(error: Exception) -> bool | float:
+    """Whether to retry, or after how many seconds: stamina bounds neither its backoff nor this by its timeout."""
+    if not isinstance(error, TryLater):
+        return False
+    if error.retry_after is None:
+        return True
+    # A longer wait is the next pass's: nobody's worker sleeps through it.
+    return error.retry_after if error.retry_after <= RETRY_TIMEOUT_S else False
+
+
+def _log_retry(details: RetryDetails) -> None:
+    """Only what TryLater says: written here, of status and system errors, never of what was sent."""
+    if isinstance(details.caused_by, TryLater):
+        _log.warning("Attempt %d failed: %s. Next in %.1f s.", details.retry_num, details.caused_by, details.wait_for)

@@ -1,0 +1,125 @@
+"""`dicomrx restore`, `status`, `config`, `quarantine`, `demo`: what operators ask for."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from dicomrx.cli.options import with_settings
+from dicomrx.errors import NoInputError, UsageError
+from dicomrx.settings import TABLE, Resolution, rows
+from dicomrx.text import safe
+
+AsJson = Annotated[bool, typer.Option("--json", help="for programs")]
+Name = Annotated[str, typer.Argument(help="a name or a reason that `list` shows, or all")]
+
+quarantine = typer.Typer(no_args_is_help=True, help="What no stage could handle: list it, look at the reason, give it another try.")
+
+
+@with_settings("state_dir")
+def restore(
+    resolution: Resolution,
+    *,
+    anon: Annotated[Path, typer.Argument(metavar="ANON", help="anonymized file, folder or zip")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="where the originals go")],
+    map_file: Annotated[Path | None, typer.Option("--map-file", help="patient_info_map.json of the older tool")] = None,
+    every: Annotated[bool, typer.Option("--all", help="every original of an instance, where there are several")] = False,
+) -> None:
+    """Give the originals back, byte for byte, to those who hold the key."""
+    from dicomrx import restore as restoring
+    from dicomrx.cli import running
+    from dicomrx.cli.restoring import from_map, from_vault
+
+    running.set_up_logs(resolution.settings, "restore")
+    with from_map(map_file) if map_file else from_vault(resolution.settings.state_dir, every=every) as originals:
+        report = restoring.restore(anon, out, originals)
+    for name, why in report.failed:
+        typer.echo(f"not restored: {safe(name)}: {safe(why)}", err=True)
+    typer.echo(f"{report.restored} restored, {len(report.failed)} not, {report.skipped} skipped (no DICOM files)")
+    if report.failed or not report.restored:
+        raise typer.Exit(NoInputError.exit_code)
+
+
+@with_settings()
+def status(
+    resolution: Resolution,
+    *,
+    watch: Annotated[bool, typer.Option("--watch", help="keep showing it, until Ctrl-C")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show the whole pipeline, read from the spool alone."""
+    from dicomrx import status as reading
+    from dicomrx import tui
+    from dicomrx.spool.layout import Spool
+
+    if watch and as_json:
+        msg = "--watch and --json exclude each other"
+        raise UsageError(msg)
+    settings = resolution.settings
+    spool = Spool.at(settings.storage_dir, settings.zip_dir)
+    console = Console(highlight=False, markup=False, emoji=False)
+    if as_json:
+        typer.echo(json.dumps(reading.read(spool).as_json(), indent=1))
+    elif watch:
+        tui.watch(lambda: reading.read(spool), console)
+    else:
+        console.print(tui.render(reading.read(spool), console.height if console.is_terminal else tui.UNBOUNDED))
+
+
+@with_settings(*TABLE)
+def config(resolution: Resolution, *, as_json: AsJson = False) -> None:
+    """Show every setting, its value, where it came from and what it overrode; secrets masked."""
+    found = rows(resolution)
+    if as_json:
+        typer.echo(json.dumps({"version": 1, "settings": [row._asdict() for row in found]}, indent=1))
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold dim")
+    for heading in ("setting", "value", "from", "overrode"):
+        table.add_column(heading, overflow="fold")
+    for row in found:
+        table.add_row(row.name, Text(row.value), row.origin, Text(", ".join(row.overrode)))
+    Console(highlight=False, markup=False, emoji=False).print(table)
+
+
+@quarantine.command("list")
+@with_settings()
+def quarantine_list(resolution: Resolution) -> None:
+    """List what was put aside, with its reason; dead letters of the upload among it."""
+    from dicomrx.cli import running
+    from dicomrx.spool.quarantine import items
+
+    with running.opened(resolution.settings, make=False) as spool:
+        found = list(items(spool))
+    for item in found:
+        typer.echo(f"{item.stage}/{item.reason}  {item.name}  {item.at}")
+    typer.echo(f"{len(found)} in quarantine", err=True)
+
+
+@quarantine.command("show")
+@with_settings()
+def quarantine_show(resolution: Resolution, *, name: Name) -> None:
+    """Show where something was put aside and why."""
+    from dicomrx.cli import running
+    from dicomrx.spool.quarantine import find
+
+    with running.opened(resolution.settings, make=False) as spool:
+        for item in find(spool, name):
+            typer.echo(f"{item.path}\n  {item.stage}: {item.reason}: {safe(item.detail)}\n  {item.at}")
+
+
+@quarantine.command("requeue")
+@with_settings()
+def quarantine_requeue(resolution: Resolution, *, name: Name) -> None:
+    """Give something another try: back to `incoming/` with new stamps, a dead letter back to `outbox/`."""
+    from dicomrx.cli import running
+    from dicomrx.spool.quarantine import find, requeue
+
+    with running.opened(resolution.settings, make=False) as spool:
+        chosen = find(spool, name)
+        for number, item in enumerate(chosen, 1):
+            requeue(spool, item, number)
+    typer.echo(f"{len(chosen)} requeued")

@@ -1,0 +1,96 @@
+"""`dicomrx all`, `scp`, `anonymize`, `watch`, `upload`: the pipeline, together and stage by stage."""
+
+import threading
+from dataclasses import replace
+from typing import Annotated, Final
+
+import typer
+
+from dicomrx.cli import options
+from dicomrx.cli.options import with_settings
+from dicomrx.settings import Resolution
+
+_GRACE_S: Final = 10.0
+_TEND_S: Final = 2.0
+
+Once = Annotated[bool, typer.Option("--once", help="do what is ready, then end (for cron)")]
+Worker = Annotated[bool, typer.Option("--worker", hidden=True)]
+NoSend = Annotated[bool, typer.Option("--no-send", help="only freeze and zip")]
+Paths = Annotated[list[str] | None, typer.Argument(metavar="[PATH]...", help="studies to send: folder, zip or pseudonymous Study UID")]
+
+
+@with_settings(*options.ALL)
+def run_all(resolution: Resolution, *, once: Once = False) -> None:
+    """Run every stage together, each in a process of its own. AUTO_UPLOAD decides whether complete studies are also sent."""
+    from dicomrx.cli import running
+
+    settings = resolution.settings
+    running.set_up_logs(settings, "all")
+    with running.opened(settings, make=True) as spool:
+        send = [] if settings.auto_upload else ["--no-send"]
+        if once:
+            raise typer.Exit(running.run_passes([["anonymize", "--once"], ["watch", "--once"], ["upload", "--once", *send]], settings))
+        with running.only_one(spool, "all"):
+            raise typer.Exit(running.supervise([["scp"], ["anonymize"], ["watch"], ["upload", *send]], settings))
+
+
+@with_settings(*options.SCP)
+def scp(resolution: Resolution) -> None:
+    """Receive: C-ECHO and C-STORE into `incoming/`."""
+    from dicomrx.cli import running
+    from dicomrx.network.admission import Listen
+    from dicomrx.network.server import serve
+    from dicomrx.spool.intake import Intake
+
+    settings = resolution.settings
+    running.set_up_logs(settings, "scp")
+    stop = threading.Event()
+    with running.opened(settings, make=True) as spool, running.only_one(spool, "scp"), running.stopping(stop.set):
+        spool.sweep()
+        intake = Intake(spool, settings.min_free.floor(spool.total_bytes()))
+        cut = False
+        try:
+            server = serve(
+                Listen(
+                    host=settings.host,
+                    port=settings.port,
+                    ae_title=settings.ae_title,
+                    calling_ae=settings.calling_ae,
+                    allow_hosts=settings.allow_hosts,
+                    max_connections=settings.max_connections,
+                ),
+                intake,
+            )
+            server.start()
+            while server.alive and not stop.wait(_TEND_S):
+                intake.tend()
+            cut = server.stop(_GRACE_S)
+        finally:
+            intake.stop(cut=cut)
+
+
+@with_settings(*options.ANONYMIZE)
+def anonymize(resolution: Resolution, *, once: Once = False, worker: Worker = False) -> None:
+    """De-identify: from `incoming/` to `studies/`, the originals to the vault."""
+    from dicomrx.cli import running
+
+    raise typer.Exit(running.run_stage("anonymize", resolution.settings, once=once, worker=worker))
+
+
+@with_settings(*options.WATCH)
+def watch(resolution: Resolution, *, once: Once = False) -> None:
+    """Mark studies complete that have been quiet for long enough."""
+    from dicomrx.cli import running
+
+    raise typer.Exit(running.run_stage("watch", resolution.settings, once=once))
+
+
+@with_settings(*options.UPLOAD)
+def upload(resolution: Resolution, *, paths: Paths = None, once: Once = False, no_send: NoSend = False, worker: Worker = False) -> None:
+    """Freeze complete studies, zip them and send them; or send the studies named, beside a running daemon too."""
+    from dicomrx.cli import running
+
+    settings = replace(resolution.settings, auto_upload=not no_send)
+    if paths:
+        raise typer.Exit(running.upload_named(paths, settings))
+    raise typer.Exit(running.run_stage("upload", settings, once=once, worker=worker))

@@ -1,0 +1,36 @@
+"""How the data set of a transfer syntax is encoded (PS3.5 section 10 and Annex A)."""
+
+from dataclasses import dataclass
+
+from pydicom.uid import (
+    UID,
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+)
+
+# Like implicit VR little endian, but for its pixels: of GE, and in archives still.
+_PRIVATE_IMPLICIT = "1.2.840.113619.5.2"
+
+
+@dataclass(frozen=True, slots=True)
+class Encoding:
+    """The four facts about a transfer syntax that reading and writing need; a private one counts as explicit VR little endian."""
+
+    implicit: bool
+    little: bool
+    deflated: bool
+    encapsulated: bool
+
+    @classmethod
+    def of(cls, transfer_syntax: str) -> "Encoding":
+        """Of a transfer syntax UID, known or not."""
+        uid = UID(transfer_syntax)
+        native = {ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian, _PRIVATE_IMPLICIT}
+        return cls(
+            implicit=uid in {ImplicitVRLittleEndian, _PRIVATE_IMPLICIT},
+            little=uid != ExplicitVRBigEndian,
+            deflated=bool(uid == DeflatedExplicitVRLittleEndian),
+            encapsulated=uid not in native,
+        )

@@ -1,0 +1,154 @@
+"""Which rule holds for an element: PS3.15 Table E.1-1 first, then our own rules, and removal where neither speaks."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache, lru_cache
+from importlib import resources
+from typing import Any, Final
+
+from pydicom.datadict import dictionary_VR, keyword_for_tag, tag_for_keyword
+from pydicom.tag import BaseTag
+
+from dicomrx.deid import actions, extra_rules
+from dicomrx.deid.actions import Action
+from dicomrx.deid.dummies import BY_ITEMS, SEQUENCES
+
+# Compound codes are decided once for every IOD: a dummy is legal for every Type, an empty value for Types 2 and 3.
+_SIMPLE: Final = {"X/D": "D", "Z/D": "D", "X/Z/D": "D", "X/Z": "Z", "X/Z/U*": "R"}
+_PSEUDONYMS: Final = frozenset({0x00100010, 0x00100020})
+# Commands, file meta, directory records: no data set has them. 50xx and 60xx are curves and overlays.
+_FOREIGN_GROUPS: Final = frozenset({0x0000, 0x0002, 0x0004, 0x0006})
+_GRAPHIC_GROUPS: Final = frozenset({0x5000, 0x6000})
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """What happens to an element.
+
+    `code` is X, Z, D, U, K, or R for a sequence whose items are de-identified; `vr` is the VR it leaves with, None where it does not leave.
+    `action` is for values; sequences go by code. `reason` is written for a person.
+    """
+
+    code: str
+    vr: str | None
+    action: Action
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """A named set of rules; `basic` is the Basic Application Level Confidentiality Profile without options."""
+
+    name: str = "basic"
+    # Codes and meanings of CID 7050 for DeidentificationMethodCodeSequence.
+    methods: tuple[tuple[str, str], ...] = (("113100", "Basic Application Confidentiality Profile"),)
+
+    def rule(self, tag: int, vr: str | None) -> Rule:
+        """The rule for an element; `vr` is the one on the wire, None where the transfer syntax has none."""
+        group = tag >> 16
+        if group & 1:
+            return _gone("private")
+        if group in _FOREIGN_GROUPS or group & 0xFF00 in _GRAPHIC_GROUPS or not tag & 0xFFFF:
+            return _gone("a group of which nothing is kept: commands, meta, directories, curves, overlays, group lengths")
+        return _public_rule(tag, vr)
+
+    @property
+    def label(self) -> str:
+        """For DeidentificationMethod (0012,0063), at most 64 characters."""
+        return f"dicomrx {self.name}: PS3.15 E.1 2026c"
+
+
+BASIC: Final = Profile()
+
+
+def _gone(reason: str) -> Rule:
+    return Rule("X", None, actions.remove, reason)
+
+
+@cache
+def table() -> Mapping[str, Mapping[str, Any]]:
+    """PS3.15 Table E.1-1: by tag (8 hex digits, x for any), with `basic`, `options`, and `kin` where the options are our reading."""
+    text = resources.files(__package__).joinpath("table_e1_1.json").read_text("utf-8")
+    rows: Mapping[str, Mapping[str, Any]] = json.loads(text)
+    return rows
+
+
+@cache
+def _named_rules() -> Mapping[int, tuple[str, Action, str]]:
+    """Our own rules by tag: (code, action, reason)."""
+    kinds: tuple[tuple[Mapping[str, tuple[str, ...]], str, Action], ...] = (
+        (extra_rules.TECHNICAL, "K", actions.keep_technical),
+        (extra_rules.CODES, "K", actions.keep_code),
+        (extra_rules.CLASS_UIDS, "K", actions.class_uid),
+        (extra_rules.TERMINOLOGY_UIDS, "U", actions.terminology_uid),
+        (extra_rules.BULK, "K", actions.keep_bulk),
+        (extra_rules.CHARSET, "K", actions.keep_charset),
+    )
+    return {
+        _tag(keyword): (code, action, reason) for rules, code, action in kinds for reason, keywords in rules.items() for keyword in keywords
+    }
+
+
+def _tag(keyword: str) -> int:
+    tag = tag_for_keyword(keyword)
+    if tag is None:
+        raise KeyError(keyword)
+    return tag
+
+
+@lru_cache(maxsize=8192)
+def _public_rule(tag: int, wire_vr: str | None) -> Rule:
+    try:
+        known = dictionary_VR(BaseTag(tag))
+    except KeyError:
+        known = ""
+    row = table().get(f"{tag:08x}")
+    if row is not None:
+        return _table_rule(tag, row["basic"], known, wire_vr)
+    if not known or keyword_for_tag(tag) == "":
+        return _gone("unknown to the dictionary")
+    if wire_vr is not None and wire_vr not in known.split(" or "):
+        return _gone(f"sent as {wire_vr}, which is not its VR")
+    return _extra_rule(tag, wire_vr or known)
+
+
+def _table_rule(tag: int, code: str, known: str, wire_vr: str | None) -> Rule:
+    reason = f"PS3.15 Table E.1-1: {code}"
+    simple = _SIMPLE.get(code, code)
+    if simple == "X" or not known:
+        return _gone(reason)
+    vr = wire_vr if wire_vr in known.split(" or ") else known.split(" or ")[0]
+    if known == "SQ":
+        return _sequence_rule(tag, simple, reason) if wire_vr in {None, "SQ"} else _gone(f"{reason}, and sent as {wire_vr}")
+    if tag in _PSEUDONYMS:
+        return Rule("D", vr, actions.pseudonym, f"{reason}: the pseudonym")
+    if vr == "UI":
+        simple = "U"
+    return Rule(simple, vr, actions.BY_CODE[simple], reason)
+
+
+def _sequence_rule(tag: int, code: str, reason: str) -> Rule:
+    keyword = keyword_for_tag(tag)
+    if code == "D" and keyword in BY_ITEMS:
+        return Rule("R", "SQ", actions.remove, f"{reason}: {BY_ITEMS[keyword]}")
+    if code == "D":
+        return Rule("D", "SQ", actions.remove, f"{reason}: {SEQUENCES[keyword][1]}")
+    return Rule(code, "SQ", actions.remove, reason)
+
+
+def _extra_rule(tag: int, vr: str) -> Rule:
+    single = _single(vr)
+    if tag in _named_rules():
+        code, action, reason = _named_rules()[tag]
+        return Rule(code, single, action, reason)
+    code, reason = extra_rules.BY_VR.get(single, ("X", "a VR that no rule knows"))
+    if code == "X":
+        return _gone(reason)
+    action = actions.text_dummy if code == "D" else actions.BY_CODE.get(code, actions.remove)
+    return Rule(code, single, action, reason)
+
+
+def _single(vr: str) -> str:
+    """One VR of those the dictionary allows, for elements whose transfer syntax names none: signed and unsigned are of one size."""
+    return "OW" if "OW" in vr else vr.split(" or ", maxsplit=1)[0]

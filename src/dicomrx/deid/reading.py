@@ -1,0 +1,196 @@
+"""Reads an instance wholly or not at all."""
+
+import logging
+import unicodedata
+import warnings
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from io import BytesIO
+from typing import BinaryIO, Final
+
+from pydicom.charset import convert_encodings, decode_bytes
+from pydicom.dataset import Dataset
+from pydicom.filereader import read_dataset
+from pydicom.tag import BaseTag
+
+from dicomrx.deid import values
+from dicomrx.deid.encoding import Encoding
+from dicomrx.deid.structure import end_of_dataset
+from dicomrx.errors import Reject
+
+MAX_INFLATED: Final = 1 << 29
+
+_PREAMBLE: Final = 128
+_PREFIX: Final = b"DICM"
+_SYNTAX, _CALLING = 0x00020010, 0x00020016
+_SOP_CLASS, _SOP, _STUDY, _SERIES = 0x00080016, 0x00080018, 0x0020000D, 0x0020000E
+_CHARSET, _NAME, _ID, _ISSUER, _BIRTH = 0x00080005, 0x00100010, 0x00100020, 0x00100021, 0x00100030
+_DELIMITERS: Final = frozenset(b"\n\r\f\t^=\\")
+# All that pydicom is known to raise on bytes that are no data set.
+_MALFORMED: Final = (
+    ArithmeticError, AssertionError, AttributeError, EOFError, LookupError, NotImplementedError, OSError, RecursionError, TypeError, ValueError,
+)  # fmt: skip
+
+# pydicom quotes values in what it logs and warns of; none of them may reach a log (PS3.15 says nothing here, design promise 10 does).
+logging.getLogger("pydicom").disabled = True
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Identity:
+    """Whose instance it is, decoded, in Unicode NFC and without padding; empty where it is not sent."""
+
+    patient_id: str
+    issuer: str
+    name: str
+    birth_date: str
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Instance:
+    """An instance as it came; the UIDs are the originals. `dataset_offset` is where the bytes of the data set begin in the file."""
+
+    dataset: Dataset
+    transfer_syntax: str
+    sop_class: str
+    study_uid: str
+    series_uid: str
+    sop_uid: str
+    identity: Identity
+    calling_ae: str | None
+    dataset_offset: int
+
+    @property
+    def encoding(self) -> Encoding:
+        """How the data set was encoded, and will be."""
+        return Encoding.of(self.transfer_syntax)
+
+
+def read(stream: BinaryIO) -> Instance:
+    """Everything up to the end of the stream, which must be seekable.
+
+    Raises Reject: "unreadable" (no DICOM file, or broken), "truncated", "no-uid" (a Study, Series or SOP Instance UID is missing or malformed).
+    The details name tags, never values. Errors of the machine pass through as OSError.
+    """
+    if stream.read(_PREAMBLE + len(_PREFIX))[_PREAMBLE:] != _PREFIX:
+        raise Reject("unreadable", "not a DICOM file: no DICM behind the preamble")
+    with _quiet():
+        meta = _parse_meta(stream)
+        transfer_syntax = raw_text(meta, _SYNTAX)
+        if not transfer_syntax or not values.is_uid(transfer_syntax.encode("latin-1")):
+            raise Reject("unreadable", "the file meta names no transfer syntax (0002,0010)")
+        offset = stream.tell()
+        dataset = _parse(stream, Encoding.of(transfer_syntax))
+    return Instance(
+        dataset=dataset,
+        transfer_syntax=transfer_syntax,
+        sop_class=_uid(dataset, _SOP_CLASS, "unreadable"),
+        study_uid=_uid(dataset, _STUDY, "no-uid"),
+        series_uid=_uid(dataset, _SERIES, "no-uid"),
+        sop_uid=_uid(dataset, _SOP, "no-uid"),
+        identity=_identity(dataset),
+        calling_ae=raw_text(meta, _CALLING) or None,
+        dataset_offset=offset,
+    )
+
+
+def raw_value(dataset: Dataset, tag: int) -> bytes:
+    """The bytes of an element that was read and not touched since; empty where there is none, or a sequence."""
+    element = dataset.get_item(BaseTag(tag)) if BaseTag(tag) in dataset else None
+    value = element.value if element is not None else None
+    return value if isinstance(value, bytes) else b""
+
+
+def raw_text(dataset: Dataset, tag: int) -> str:
+    """The value of a string of the default repertoire, without padding."""
+    return raw_value(dataset, tag).decode("latin-1").strip(" \0")
+
+
+def charset_of(dataset: Dataset, inherited: tuple[str, ...]) -> tuple[str, ...]:
+    """The character set that holds in a data set or item; an unknown one counts as ASCII."""
+    if BaseTag(_CHARSET) not in dataset:
+        return inherited
+    value = raw_value(dataset, _CHARSET)
+    return values.charset_terms(value) if values.is_charset(value) else ()
+
+
+def decode(value: bytes, charset: tuple[str, ...]) -> str:
+    """The text of a value; where the declared set does not fit, as Latin-1, so that no two values ever become one."""
+    plain = values.decoded(value, charset)
+    if plain is None and b"\x1b" in value:
+        with _quiet():
+            plain = decode_bytes(value, convert_encodings(list(charset)), set(_DELIMITERS))
+    if plain is None or "\N{REPLACEMENT CHARACTER}" in plain:
+        plain = value.decode("latin-1")
+    return " ".join(unicodedata.normalize("NFC", plain).strip("\0 ").split())
+
+
+def _identity(dataset: Dataset) -> Identity:
+    charset = charset_of(dataset, ())
+    birth_date = decode(raw_value(dataset, _BIRTH), charset)
+    digits = "".join(character for character in birth_date if character in "0123456789")
+    return Identity(
+        patient_id=decode(raw_value(dataset, _ID), charset),
+        issuer=decode(raw_value(dataset, _ISSUER), charset),
+        name=decode(raw_value(dataset, _NAME), charset).rstrip("^= "),
+        birth_date=digits or birth_date,
+    )
+
+
+def _uid(dataset: Dataset, tag: int, reason: str) -> str:
+    value = raw_value(dataset, tag).strip(b" \0")
+    if not value or b"\\" in value or not values.is_uid(value):
+        raise Reject(reason, f"({tag >> 16:04X},{tag & 0xFFFF:04X}) is missing, or is no UID")
+    return value.decode("ascii")
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def _parse_meta(stream: BinaryIO) -> Dataset:
+    try:
+        return read_dataset(stream, is_implicit_VR=False, is_little_endian=True, stop_when=lambda tag, _vr, _length: tag >> 16 != 2)  # noqa: PLR2004
+    except _MALFORMED as error:
+        raise _refusal(error, "the file meta information") from error
+
+
+def _parse(stream: BinaryIO, encoding: Encoding) -> Dataset:
+    source = BytesIO(_inflated(stream)) if encoding.deflated else stream
+    start = source.tell()
+    end = end_of_dataset(source, encoding)
+    source.seek(start)
+    if end == start:
+        return Dataset()
+    try:
+        dataset = read_dataset(source, encoding.implicit, encoding.little, bytelength=end - start)
+    except _MALFORMED as error:
+        raise _refusal(error, "the data set") from error
+    if source.tell() != end:
+        raise Reject("unreadable", "the data set does not end where its elements do")
+    return dataset
+
+
+def _refusal(error: BaseException, what: str) -> BaseException:
+    """An error with a number is the machine's; pydicom raises OSError without one for bytes that it cannot read."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return error
+    return Reject("unreadable", f"{what} cannot be parsed ({type(error).__name__})")
+
+
+def _inflated(stream: BinaryIO) -> bytes:
+    """The data set of the deflated transfer syntax (PS3.5 A.5), of bounded size."""
+    inflate = zlib.decompressobj(-zlib.MAX_WBITS)
+    try:
+        data = inflate.decompress(stream.read(), MAX_INFLATED)
+    except zlib.error as error:
+        raise Reject("unreadable", "the deflated data set cannot be inflated") from error
+    if inflate.unconsumed_tail:
+        raise Reject("unreadable", f"the deflated data set inflates to more than {MAX_INFLATED} bytes")
+    if not inflate.eof:
+        raise Reject("truncated", "the deflated data set ends too early")
+    return data

@@ -1,0 +1,1 @@
+"""The product's own show: the whole pipeline on this machine."""

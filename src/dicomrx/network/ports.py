@@ -1,0 +1,32 @@
+"""What the receiver needs of the spool; `dicomrx.spool.intake` is the real one."""
+
+from typing import Protocol
+
+
+class Reception(Protocol):
+    """One instance on its way in; it is nowhere until it is kept."""
+
+    def write(self, data: bytes | memoryview, /) -> None:
+        """Append; raises OSError."""
+
+    def keep(self) -> object:
+        """Make it durable under its final name; only then it may be acknowledged. Raises OSError."""
+
+    def drop(self) -> None:
+        """Leave nothing behind; harmless after anything, itself included."""
+
+
+class Intake(Protocol):
+    """Where receptions come from; safe for threads."""
+
+    def new_association(self) -> int:
+        """A number that no other association of this receiver has."""
+
+    def begin(self, association: int, number: int, /) -> Reception:
+        """Stamp the begin of an instance, now; raises OSError where there is no room."""
+
+    def space_left(self) -> bool:
+        """False while nothing is taken in for want of room."""
+
+    def note_association(self, association: int, **facts: object) -> None:
+        """Write down how an association stands; raises OSError."""

@@ -1,0 +1,237 @@
+"""C-STORE as its acceptor sees it: from presentation data values to a kept instance and its answer.
+
+Bytes go to the reception as they come: nothing of a data set is decoded, held or judged. What fails on the way decides the answer;
+the rest of the data set is then read and thrown away, and the association goes on.
+"""
+
+import contextlib
+import logging
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Final
+
+from dicomrx.network.classes import is_storage
+from dicomrx.network.filemeta import file_head
+from dicomrx.network.ports import Intake, Reception
+from dicomrx.network.wire import C_STORE_RQ, Command, WireError, split, store_response
+
+_log = logging.getLogger(__name__)
+
+_MAX_COMMAND: Final = 16 << 10
+_MAX_OTHER: Final = 1 << 20  # data sets of other messages than C-STORE are held in memory
+
+
+class Status(IntEnum):
+    """How a C-STORE is answered (PS3.4 B.2.3, PS3.7 C)."""
+
+    SUCCESS = 0x0000
+    INVALID_INSTANCE = 0x0117
+    CLASS_NOT_SUPPORTED = 0x0122
+    OUT_OF_RESOURCES = 0xA700
+    CANNOT_UNDERSTAND = 0xC000
+
+
+_WHY: Final = {
+    Status.INVALID_INSTANCE: "its SOP Instance UID is missing or malformed",
+    Status.CLASS_NOT_SUPPORTED: "its SOP class, or that of its presentation context, is not storage",
+    Status.OUT_OF_RESOURCES: "it cannot be written: look at the space and health of the storage disk",
+    Status.CANNOT_UNDERSTAND: "it has no data set, or dicomrx has a bug",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """An accepted presentation context."""
+
+    abstract_syntax: str
+    transfer_syntax: str
+
+
+@dataclass(frozen=True, slots=True)
+class Association:
+    """Who is at the other end; `number` is the intake's."""
+
+    number: int
+    calling: str
+    called: str
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """What the engine underneath does: tells the contexts it accepted, sends an answer, takes the messages that are not C-STORE."""
+
+    context: Callable[[int], Context | None]
+    answer: Callable[[int, bytes], None]
+    other: Callable[[int, bytes], None]
+
+
+class Storing:
+    """The message that one association is sending; used by one thread.
+
+    `instance_s` is how long one instance may take: while it is in reception, no study completes.
+    """
+
+    def __init__(self, association: Association, intake: Intake, engine: Engine, instance_s: float) -> None:
+        self.kept = 0
+        self._association = association
+        self._intake = intake
+        self._engine = engine
+        self._instance_s = instance_s
+        self._numbers = 0
+        self._told: set[Status] = set()
+        self._reset()
+
+    def _reset(self) -> None:
+        self._context_id = 0
+        self._encoded = b""
+        self._request: Command | None = None
+        self._other_bytes = -1  # how much of another message's data set came, or -1 while none is coming
+        self._reception: Reception | None = None
+        self._status = Status.SUCCESS
+        self._deadline = float("inf")
+
+    def take(self, context_id: int, value: bytes) -> None:
+        """The next presentation data value. Raises WireError where the association must be aborted."""
+        is_command, last, data = split(value)
+        if not context_id or self._context_id not in {0, context_id}:
+            raise WireError("a message in two presentation contexts, or in none")
+        if time.monotonic() > self._deadline:
+            raise WireError("an instance that takes too long")
+        if not is_command:
+            self._data(value, data, last=last)
+        elif self._request is not None or self._other_bytes >= 0:
+            raise WireError("a command inside a data set")
+        else:
+            self._command(context_id, data, last=last)
+
+    def close(self) -> None:
+        """The association is over: what was coming leaves nothing behind."""
+        self._drop()
+        self._reset()
+
+    def _command(self, context_id: int, data: memoryview, *, last: bool) -> None:
+        if not self._context_id:
+            self._context_id = context_id
+            if not last:  # it may be a C-STORE: its reception begins now
+                self._begin()
+        self._encoded += data
+        if len(self._encoded) > _MAX_COMMAND:
+            raise WireError("a command set of impossible length")
+        if last:
+            request = Command.parse(self._encoded)
+            if request.field == C_STORE_RQ:
+                self._start(request)
+            else:
+                self._pass_on(request)
+
+    def _pass_on(self, request: Command) -> None:
+        context_id, encoded = self._context_id, self._encoded
+        self.close()
+        if request.has_data_set:
+            self._context_id, self._other_bytes = context_id, 0
+        self._engine.other(context_id, b"\3" + encoded)
+
+    def _start(self, request: Command) -> None:
+        context = self._engine.context(self._context_id)
+        if context is None:
+            raise WireError("a C-STORE in a presentation context that was not accepted")
+        self._request = request
+        if not request.has_data_set:
+            self._fail(Status.CANNOT_UNDERSTAND)
+        elif request.sop_class is None or not (is_storage(request.sop_class) and is_storage(context.abstract_syntax)):
+            self._fail(Status.CLASS_NOT_SUPPORTED)
+        elif request.sop_instance is None:
+            self._fail(Status.INVALID_INSTANCE)
+        else:
+            self._write_head(request.sop_class, request.sop_instance, context)
+        if not request.has_data_set:
+            self._finish()
+
+    def _write_head(self, sop_class: str, sop_instance: str, context: Context) -> None:
+        head = file_head(
+            sop_class=sop_class,
+            sop_instance=sop_instance,
+            transfer_syntax=context.transfer_syntax,
+            calling=self._association.calling,
+            called=self._association.called,
+        )
+        if self._reception is None and self._status is Status.SUCCESS:
+            self._begin()
+        self._do(lambda reception: reception.write(head))
+
+    def _data(self, value: bytes, data: memoryview, *, last: bool) -> None:
+        if self._request is not None:
+            self._do(lambda reception: reception.write(data))
+            if last:
+                self._finish()
+        elif self._other_bytes >= 0:
+            self._other_data(value, last=last)
+        else:
+            raise WireError("a data set without a command")
+
+    def _other_data(self, value: bytes, *, last: bool) -> None:
+        context_id = self._context_id
+        self._other_bytes += len(value)
+        if self._other_bytes > _MAX_OTHER:
+            raise WireError("a message that is no C-STORE and too long")
+        if last:
+            self._reset()
+        self._engine.other(context_id, value)
+
+    def _begin(self) -> None:
+        self._numbers += 1
+        self._deadline = time.monotonic() + self._instance_s
+        with self._failing():
+            if self._intake.space_left():
+                self._reception = self._intake.begin(self._association.number, self._numbers)
+            else:
+                self._fail(Status.OUT_OF_RESOURCES)
+
+    def _finish(self) -> None:
+        self._do(lambda reception: reception.keep())
+        request, context_id, status = self._request, self._context_id, self._status
+        if status is Status.SUCCESS:
+            self.kept += 1
+        self.close()
+        if request is not None:
+            self._engine.answer(context_id, store_response(request, status))
+
+    def _do(self, step: Callable[[Reception], object]) -> None:
+        """One step of storing, where nothing has failed yet."""
+        if self._reception is not None:
+            with self._failing():
+                step(self._reception)
+
+    @contextlib.contextmanager
+    def _failing(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, MemoryError) as error:
+            self._fail(Status.OUT_OF_RESOURCES, error)
+        except Exception as error:  # noqa: BLE001 - the promise is an answer, whatever the bug
+            self._fail(Status.CANNOT_UNDERSTAND, error)
+
+    def _fail(self, status: Status, error: Exception | None = None) -> None:
+        self._status = status
+        self._drop()
+        if status not in self._told:  # once an association: a full disk refuses thousands
+            self._told.add(status)
+            _log.warning(
+                "association %d: refused an instance with %04X: %s%s", self._association.number, status, _WHY[status], _cause(error)
+            )
+
+    def _drop(self) -> None:
+        reception, self._reception = self._reception, None
+        if reception is not None:
+            try:
+                reception.drop()
+            except OSError as error:
+                _log.warning("association %d: a part file could not be removed: %s", self._association.number, error.strerror)
+
+
+def _cause(error: Exception | None) -> str:
+    if error is None:
+        return ""
+    return f" ({type(error).__name__}{f': {error.strerror}' if isinstance(error, OSError) else ''})"

@@ -1,0 +1,225 @@
+"""The bytes of PS3.8 (PDUs) and PS3.7 6.3 (command sets), as far as C-STORE and C-ECHO need them."""
+
+import re
+import struct
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+MAX_PDU: Final = 131072
+
+ASSOCIATE_RQ: Final = 1
+ASSOCIATE_AC: Final = 2
+ASSOCIATE_RJ: Final = 3
+P_DATA: Final = 4
+RELEASE_RQ: Final = 5
+RELEASE_RP: Final = 6
+ABORT: Final = 7
+
+C_STORE_RQ: Final = 0x0001
+C_STORE_RSP: Final = 0x8001
+C_ECHO_RQ: Final = 0x0030
+C_ECHO_RSP: Final = 0x8030
+_NO_DATA_SET: Final = 0x0101
+
+_COMMAND_BIT: Final = 1
+_LAST_BIT: Final = 2
+
+_APPLICATION_CONTEXT: Final = b"1.2.840.10008.3.1.1.1"
+# Ours, from a random UUID (PS3.5 B.2).
+IMPLEMENTATION_CLASS_UID: Final = "2.25.180359664797480045516660657176646159747"
+IMPLEMENTATION_VERSION: Final = "DICOMRX"
+
+# Leading zeros are forbidden by PS3.5 9.1, and sent by scanners in use: refusing those would lose images.
+_UID: Final = re.compile(r"[0-9]+(\.[0-9]+)*")
+_UID_LENGTH: Final = 64
+
+_ELEMENT: Final = struct.Struct("<HHI")
+_PDU: Final = struct.Struct(">BxI")
+_PDV: Final = struct.Struct(">IBB")
+_ITEM: Final = struct.Struct(">BxH")
+
+
+class WireError(ValueError):
+    """The peer broke the protocol; the message says how, and quotes nothing of what it sent."""
+
+
+def uid_text(value: bytes | None) -> str | None:
+    """The UID in an element's value, without padding; None where it is missing or malformed."""
+    text = (value or b"").rstrip(b"\0 ").decode("latin-1")
+    return text if len(text) <= _UID_LENGTH and _UID.fullmatch(text) else None
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """What a command set says, as far as it concerns storage; the UIDs are None where missing or malformed."""
+
+    field: int
+    message_id: int
+    has_data_set: bool
+    sop_class: str | None
+    sop_instance: str | None
+    status: int | None
+
+    @classmethod
+    def parse(cls, data: bytes) -> "Command":
+        """Raises WireError where this is no command set that can be answered."""
+        elements = dict(_elements(data))
+        field, message_id = _us(elements, 0x0100), _us(elements, 0x0110)
+        if field is None:
+            raise WireError("a command set without a command field")
+        if field == C_STORE_RQ and message_id is None:
+            raise WireError("a C-STORE request without a message ID")
+        return cls(
+            field=field,
+            message_id=message_id or 0,
+            has_data_set=_us(elements, 0x0800) != _NO_DATA_SET,
+            sop_class=uid_text(elements.get(0x0002)),
+            sop_instance=uid_text(elements.get(0x1000)),
+            status=_us(elements, 0x0900),
+        )
+
+
+def _elements(data: bytes) -> Iterator[tuple[int, bytes]]:
+    offset = 0
+    while offset < len(data):
+        if len(data) - offset < _ELEMENT.size:
+            raise WireError("a command set that ends inside an element")
+        group, element, length = _ELEMENT.unpack_from(data, offset)
+        offset += _ELEMENT.size
+        if group != 0 or length > len(data) - offset:
+            raise WireError("a command set with an element that is none of its own")
+        yield element, data[offset : offset + length]
+        offset += length
+
+
+def _us(elements: Mapping[int, bytes], element: int) -> int | None:
+    value = elements.get(element, b"")
+    return int.from_bytes(value, "little") if len(value) == 2 else None  # noqa: PLR2004 - the length of a US
+
+
+def command_set(values: Mapping[int, int | str]) -> bytes:
+    """Encode group 0000: numbers as US, texts as UI; the group length is put in front."""
+    body = b"".join(_element(element, value) for element, value in sorted(values.items()))
+    return _ELEMENT.pack(0, 0, 4) + struct.pack("<I", len(body)) + body
+
+
+def _element(element: int, value: int | str) -> bytes:
+    data = struct.pack("<H", value) if isinstance(value, int) else even(value.encode("ascii"), b"\0")
+    return _ELEMENT.pack(0, element, len(data)) + data
+
+
+def even(value: bytes, pad: bytes) -> bytes:
+    """`value` padded to an even length."""
+    return value + pad if len(value) % 2 else value
+
+
+def store_response(request: Command, status: int) -> bytes:
+    """The command set that answers a C-STORE request (PS3.7 9.3.1.2); malformed UIDs are not repeated."""
+    values: dict[int, int | str] = {0x0100: C_STORE_RSP, 0x0120: request.message_id, 0x0800: _NO_DATA_SET, 0x0900: status}
+    if request.sop_class is not None:
+        values[0x0002] = request.sop_class
+    if request.sop_instance is not None:
+        values[0x1000] = request.sop_instance
+    return command_set(values)
+
+
+def store_request(message_id: int, sop_class: str, sop_instance: str) -> bytes:
+    """The command set of a C-STORE request of medium priority (PS3.7 9.3.1.1)."""
+    return command_set({0x0002: sop_class, 0x0100: C_STORE_RQ, 0x0110: message_id, 0x0700: 0, 0x0800: 1, 0x1000: sop_instance})
+
+
+def echo_request(message_id: int) -> bytes:
+    """The command set of a C-ECHO request (PS3.7 9.3.5.1)."""
+    return command_set({0x0002: "1.2.840.10008.1.1", 0x0100: C_ECHO_RQ, 0x0110: message_id, 0x0800: _NO_DATA_SET})
+
+
+def fragments(data: bytes, size: int, *, command: bool) -> Iterator[bytes]:
+    """Cut a message into PDV values, each with its message control header (PS3.8 E.2) and none above `size` bytes of data."""
+    kind = _COMMAND_BIT if command else 0
+    for offset in range(0, max(len(data), 1), size):
+        last = _LAST_BIT if offset + size >= len(data) else 0
+        yield bytes([kind | last]) + data[offset : offset + size]
+
+
+def split(value: bytes) -> tuple[bool, bool, memoryview]:
+    """A PDV value: whether it is of the command, whether it is the last, and the data."""
+    if not value:
+        raise WireError("an empty presentation data value")
+    return bool(value[0] & _COMMAND_BIT), bool(value[0] & _LAST_BIT), memoryview(value)[1:]
+
+
+def payload_size(max_pdu: int) -> int:
+    """How much data fits into a PDU for a peer that takes `max_pdu` bytes (0: any number)."""
+    return max(min(max_pdu or MAX_PDU, MAX_PDU) - _PDV.size, 1)
+
+
+def pdu(kind: int, body: bytes) -> bytes:
+    """One PDU (PS3.8 9.3)."""
+    return _PDU.pack(kind, len(body)) + body
+
+
+def p_data(context_id: int, value: bytes) -> bytes:
+    """A P-DATA-TF of one presentation data value."""
+    return pdu(P_DATA, struct.pack(">IB", len(value) + 1, context_id) + value)
+
+
+def values(body: bytes) -> Iterator[tuple[int, bytes]]:
+    """The presentation data values of a P-DATA-TF, each with its context ID; raises WireError."""
+    offset = 0
+    while offset < len(body):
+        if len(body) - offset < _PDV.size:
+            raise WireError("a P-DATA-TF that ends inside a value")
+        length, context_id, _ = _PDV.unpack_from(body, offset)
+        end = offset + 4 + length
+        if length < 2 or end > len(body):  # noqa: PLR2004 - context ID and control header
+            raise WireError("a P-DATA-TF with a value of impossible length")
+        yield context_id, body[offset + 5 : end]
+        offset = end
+
+
+def header(data: bytes) -> tuple[int, int]:
+    """Type and length from the first six bytes of a PDU."""
+    kind, length = _PDU.unpack(data)
+    return kind, length
+
+
+def _item(kind: int, body: bytes) -> bytes:
+    return _ITEM.pack(kind, len(body)) + body
+
+
+def associate_rq(calling: str, called: str, contexts: Sequence[tuple[int, str, Sequence[str]]], max_pdu: int = MAX_PDU) -> bytes:
+    """An A-ASSOCIATE-RQ (PS3.8 9.3.2) that offers `contexts`: (odd ID, abstract syntax, transfer syntaxes)."""
+    offers = b"".join(
+        _item(0x20, bytes([number, 0, 0, 0]) + _item(0x30, abstract.encode()) + b"".join(_item(0x40, ts.encode()) for ts in syntaxes))
+        for number, abstract, syntaxes in contexts
+    )
+    user = (
+        _item(0x51, struct.pack(">I", max_pdu))
+        + _item(0x52, IMPLEMENTATION_CLASS_UID.encode())
+        + _item(0x55, IMPLEMENTATION_VERSION.encode())
+    )
+    titles = called.encode().ljust(16) + calling.encode().ljust(16)
+    body = struct.pack(">HH", 1, 0) + titles + bytes(32) + _item(0x10, _APPLICATION_CONTEXT) + offers + _item(0x50, user)
+    return pdu(ASSOCIATE_RQ, body)
+
+
+def parse_associate_ac(body: bytes) -> tuple[dict[int, str], int]:
+    """Accepted contexts ({ID: transfer syntax}) and the peer's maximum PDU length from an A-ASSOCIATE-AC (PS3.8 9.3.3)."""
+    accepted: dict[int, str] = {}
+    max_pdu = 0
+    for kind, item in _items(body[68:]):
+        if kind == 0x21 and item[2] == 0:  # noqa: PLR2004 - presentation context, accepted
+            accepted[item[0]] = dict(_items(item[4:])).get(0x40, b"").rstrip(b"\0 ").decode("latin-1")
+        elif kind == 0x50:  # noqa: PLR2004 - user information
+            max_pdu = int.from_bytes(dict(_items(item)).get(0x51, b""), "big")
+    return accepted, max_pdu
+
+
+def _items(data: bytes) -> Iterator[tuple[int, bytes]]:
+    offset = 0
+    while len(data) - offset >= _ITEM.size:
+        kind, length = _ITEM.unpack_from(data, offset)
+        offset += _ITEM.size
+        yield kind, data[offset : offset + length]
+        offset += length

@@ -1,0 +1,136 @@
+"""Originals back, byte for byte, from the vault; or, for the older tool's files, the values of its map put back."""
+
+import os
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path, PurePosixPath
+from shutil import copyfileobj
+from typing import BinaryIO, Final, cast
+
+from pydicom import dcmread
+from pydicom.errors import InvalidDicomError
+
+from dicomrx.errors import CannotCreateError, DicomrxError, NoInputError
+from dicomrx.spool import durable
+
+_PREAMBLE: Final = 128
+_MAGIC: Final = b"DICM"
+_CHUNK: Final = 1 << 20
+
+Originals = Callable[[BinaryIO], "list[Callable[[BinaryIO], None]]"]
+"""Finds what belongs to an anonymized file: for each original, a writer of it. An empty list where it has none."""
+
+
+@dataclass
+class Report:
+    """What became of the files of one call; names are those of the anonymized files."""
+
+    restored: int = 0
+    failed: list[tuple[str, str]] = field(default_factory=list)
+    skipped: int = 0
+
+
+def restore(source: Path, out: Path, originals: Originals) -> Report:
+    """Restore a file, a folder tree or a zip to `out`, which gets originals and nothing else; nothing is overwritten.
+
+    What is no DICOM file is skipped. Raises NoInputError or CannotCreateError for the two paths themselves.
+    """
+    if not source.exists():
+        msg = f"{source} is not there"
+        raise NoInputError(msg)
+    report = Report()
+    if source.is_dir():
+        for path in sorted(source.rglob("*")):
+            relative = path.relative_to(source)
+            if path.is_file() and not path.is_symlink() and not any(part.startswith(".") for part in relative.parts):
+                with path.open("rb") as file:
+                    _one(file, str(relative), out / relative, originals, report)
+    elif zipfile.is_zipfile(source):
+        for name, member in _members(source, report):
+            _one(member, name, out / name, originals, report)
+    else:
+        target = out / source.name if out.is_dir() else out
+        with source.open("rb") as file:
+            _one(file, source.name, target, originals, report)
+    return report
+
+
+def _members(source: Path, report: Report) -> Iterator[tuple[str, BinaryIO]]:
+    """The files of a zip, by names that stay inside; unpacked to nameless files, so that nothing but originals gets a name."""
+    with zipfile.ZipFile(source) as bundle:
+        for info in bundle.infolist():
+            name = PurePosixPath(info.filename)
+            if info.is_dir():
+                continue
+            if name.is_absolute() or ".." in name.parts:
+                report.failed.append((info.filename, "its name leads out of the zip"))
+                continue
+            with tempfile.TemporaryFile() as file:
+                with bundle.open(info) as packed:
+                    copyfileobj(packed, file)
+                yield str(name), cast("BinaryIO", file)
+
+
+def _one(file: BinaryIO, name: str, target: Path, originals: Originals, report: Report) -> None:
+    if not _is_dicom(file):
+        report.skipped += 1
+        return
+    try:
+        writers = originals(file)
+        if not writers:
+            report.failed.append((name, "there is no original of it here"))
+            return
+        for number, write in enumerate(writers, 1):
+            _write(target if number == 1 else target.with_suffix(f".{number}{target.suffix}"), write)
+    except CannotCreateError:
+        raise
+    except (DicomrxError, InvalidDicomError) as error:
+        report.failed.append((name, str(error) if isinstance(error, DicomrxError) else "not a readable DICOM file"))
+        return
+    report.restored += 1
+
+
+def _is_dicom(file: BinaryIO) -> bool:
+    file.seek(_PREAMBLE)
+    magic = file.read(len(_MAGIC))
+    file.seek(0)
+    return magic == _MAGIC
+
+
+def _write(target: Path, write: Callable[[BinaryIO], None]) -> None:
+    """Write beside the target under a hidden name, and link it only when all of it is proven."""
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        fd, part = tempfile.mkstemp(prefix=".", suffix=".part", dir=target.parent)
+    except OSError as error:
+        msg = f"cannot write below {target.parent}: {error.strerror}"
+        raise CannotCreateError(msg) from error
+    try:
+        with os.fdopen(fd, "w+b") as out:
+            write(out)
+            out.flush()
+            durable.sync(out.fileno())
+        durable.link(Path(part), target)
+    except FileExistsError as error:
+        msg = f"{target} exists: name an empty or new place, nothing is overwritten"
+        raise CannotCreateError(msg) from error
+    finally:
+        Path(part).unlink(missing_ok=True)
+
+
+def instance_uid(file: BinaryIO) -> str:
+    """The SOP Instance UID of an anonymized file, read without its pixels."""
+    file.seek(0)
+    return str(dcmread(file, stop_before_pixels=True, specific_tags=["SOPInstanceUID"]).get("SOPInstanceUID", ""))
+
+
+def digest(file: BinaryIO) -> str:
+    """SHA-256 of an open file, from its start."""
+    file.seek(0)
+    hashed = sha256()
+    while chunk := file.read(_CHUNK):
+        hashed.update(chunk)
+    return hashed.hexdigest()

@@ -1,0 +1,26 @@
+"""Settings: one table, one resolver, one frozen result."""
+
+from dicomrx.settings.report import Row, as_env, markdown, rows
+from dicomrx.settings.resolve import Lost, Resolution, resolve
+from dicomrx.settings.sources import NAMES, flag_word
+from dicomrx.settings.table import ENV_PREFIX, TABLE, Setting, Settings
+from dicomrx.settings.values import Issuer, Space, to_text
+
+__all__ = [
+    "ENV_PREFIX",
+    "NAMES",
+    "TABLE",
+    "Issuer",
+    "Lost",
+    "Resolution",
+    "Row",
+    "Setting",
+    "Settings",
+    "Space",
+    "as_env",
+    "flag_word",
+    "markdown",
+    "resolve",
+    "rows",
+    "to_text",
+]

@@ -1,0 +1,304 @@
+"""Link, rename, flock and fsync: the only module that calls them, so that durability is decided in one place.
+
+New files are written in a run directory, fsynced and then **linked** to their final name: nothing is ever overwritten, and
+a reader never sees half a file. A run directory is held by flock; one whose flock can be taken belongs to a dead process.
+"""
+
+import contextlib
+import ctypes
+import errno
+import fcntl
+import itertools
+import os
+import secrets
+import shutil
+import stat
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+LOCK_PATIENCE_S: Final = 1.0
+_DIR_MODE: Final = 0o770  # the umask narrows it: 0077 alone, 0007 for one group
+_FILE_MODE: Final = 0o660
+_AT_FDCWD: Final = -100
+_RENAME_NOREPLACE: Final = 1
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class _Policy:
+    """Whether fsync is called at all: one switch for a process, set once from the DURABLE setting."""
+
+    enabled = True
+
+
+def set_durable(*, enabled: bool) -> None:
+    """Turn every fsync of this process on (the default) or off."""
+    _Policy.enabled = enabled
+
+
+def sync(fd: int) -> None:
+    """Make a file, or the names in a directory, survive a power cut."""
+    if _Policy.enabled:
+        os.fsync(fd)
+
+
+def sync_directory(path: Path) -> None:
+    """Make the names in `path` survive a power cut."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        sync(fd)
+    finally:
+        os.close(fd)
+
+
+def write_all(fd: int, data: bytes | memoryview) -> None:
+    """Write all of `data`, however the kernel cuts it."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]
+
+
+def make_directory(path: Path) -> None:
+    """Make `path` and its missing parents, each durable in the one above.
+
+    Another process may make or take away any of them meanwhile; both errors of that race are met.
+    """
+    for _ in range(100):
+        try:
+            path.mkdir(mode=_DIR_MODE)
+        except FileExistsError:
+            if path.is_dir():
+                return
+            raise
+        except FileNotFoundError:
+            make_directory(path.parent)
+        else:
+            sync_directory(path.parent)
+            return
+    raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
+
+
+def link(source: Path, target: Path) -> None:
+    """Give a finished, fsynced file its final name, durably; raises FileExistsError rather than overwrite."""
+    os.link(source, target, follow_symlinks=False)
+    sync_directory(target.parent)
+
+
+def publish(data: bytes, target: Path, scratch: "RunDirectory") -> None:
+    """Write `data` durably under `target`; raises FileExistsError rather than overwrite."""
+    part = scratch.new_path()
+    fd = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _FILE_MODE)
+    try:
+        try:
+            write_all(fd, data)
+            sync(fd)
+        finally:
+            os.close(fd)
+        link(part, target)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def move(source: Path, target: Path) -> None:
+    """Rename durably in both parents; raises FileExistsError rather than replace what bears the name.
+
+    Not atomic against a power cut between the two directories only on file systems that do not journal a rename.
+    """
+    if _libc.renameat2(_AT_FDCWD, os.fsencode(source), _AT_FDCWD, os.fsencode(target), _RENAME_NOREPLACE):
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code), str(source), None, str(target))
+    sync_directory(target.parent)
+    if source.parent != target.parent:
+        sync_directory(source.parent)
+
+
+def set_time(path: Path, time_ns: int) -> None:
+    """Set a file's modification time durably."""
+    fd = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        os.utime(fd, ns=(time_ns, time_ns))
+        sync(fd)
+    finally:
+        os.close(fd)
+
+
+def remove(path: Path) -> None:
+    """Unlink a file, durably; nothing happens where it is gone already."""
+    with contextlib.suppress(FileNotFoundError):
+        path.unlink()
+        sync_directory(path.parent)
+
+
+def remove_tree(path: Path) -> None:
+    """Remove a directory that nobody else uses, with all in it."""
+    with contextlib.suppress(FileNotFoundError):
+        shutil.rmtree(path)
+        sync_directory(path.parent)
+
+
+def leads_to(path: Path, fd: int) -> bool:
+    """True while `path` is still a name of the open file `fd`."""
+    try:
+        there = os.stat(path, follow_symlinks=False)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    here = os.fstat(fd)
+    return (there.st_dev, there.st_ino) == (here.st_dev, here.st_ino)
+
+
+def claim(path: Path) -> int | None:
+    """Take `path` (a regular file or a folder) for this process alone, or None where another has it or it is gone.
+
+    The claim is a flock on the thing itself: closing the descriptor, or dying, gives it back. Raises OSError ELOOP for a symlink.
+    """
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(fd)
+        return None
+    except OSError:
+        os.close(fd)
+        raise
+    if leads_to(path, fd):
+        return fd
+    os.close(fd)
+    return None
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold an exclusive flock on the lock file `path`, waiting for it."""
+    fd = _open_lock(path)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)
+
+
+def try_lock(path: Path) -> int | None:
+    """Take the lock file `path` until the descriptor returned is closed; None where another process holds it.
+
+    Readers probe with a shared lock for an instant, so this tries for a second before it gives up.
+    """
+    return _patiently(_open_lock(path), LOCK_PATIENCE_S)
+
+
+def is_locked(path: Path) -> bool:
+    """True while a living process holds `path`, a lock file or a run directory; False where it is missing."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        return not _flock_now(fd, fcntl.LOCK_SH)
+    finally:
+        os.close(fd)
+
+
+def _open_lock(path: Path) -> int:
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, _FILE_MODE)
+
+
+def _flock_now(fd: int, kind: int) -> bool:
+    try:
+        fcntl.flock(fd, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+class RunDirectory:
+    """Where one process keeps what it has not finished; held by flock while it lives.
+
+    `name` is what others see: the run id, eight hex digits, with a prefix where the caller gives one.
+    """
+
+    def __init__(self, parent: Path, prefix: str = "", run: str | None = None) -> None:
+        self.run = run or secrets.token_hex(4)
+        self.path = parent / f"{prefix}{self.run}"
+        self._numbers = itertools.count(1)
+        make_directory(parent)
+        self._fd = self._start()
+
+    def _start(self) -> int:
+        # Made under a dot name and locked before anyone can see it: a starter that sweeps must never find it unlocked.
+        hidden = self.path.with_name(f".{self.path.name}")
+        while True:
+            hidden.mkdir(mode=_DIR_MODE)
+            try:
+                fd = os.open(hidden, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+                fcntl.flock(fd, fcntl.LOCK_EX)
+                hidden.rename(self.path)
+            except FileNotFoundError:  # a sweeper was faster than our lock
+                continue
+            sync_directory(self.path.parent)
+            return fd
+
+    def new_path(self, suffix: str = ".part") -> Path:
+        """A name that nothing in this directory has had yet."""
+        return self.path / f"{next(self._numbers)}{suffix}"
+
+    def close(self, *, keep: bool = False) -> None:
+        """Give the directory up: removed, unless it is to be found as a dead one (`keep`)."""
+        if not keep:
+            remove_tree(self.path)
+        os.close(self._fd)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+
+def dead_run_directories(parent: Path, patience_s: float = 0.0) -> Iterator[Path]:
+    """The run directories under `parent` whose process is gone, dot names among them, each held while it is yielded.
+
+    `patience_s` is how long a lock is tried where readers may hold it for an instant. A hidden directory is looked at only
+    after a moment: its starter may be between making and locking it.
+    """
+    for path in sorted(parent.iterdir()) if parent.is_dir() else []:
+        if path.is_symlink() or not stat.S_ISDIR(path.lstat().st_mode):
+            continue
+        if path.name.startswith("."):
+            time.sleep(0.05)
+        fd = _lock_dead(path, patience_s)
+        if fd is None:
+            continue
+        try:
+            yield path
+        finally:
+            os.close(fd)
+
+
+def _lock_dead(path: Path, patience_s: float) -> int | None:
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    return _patiently(fd, patience_s)
+
+
+def _patiently(fd: int, patience_s: float) -> int | None:
+    """Try an exclusive flock for so long; the descriptor is closed where it is not to be had."""
+    deadline = time.monotonic() + patience_s
+    while not _flock_now(fd, fcntl.LOCK_EX):
+        if time.monotonic() >= deadline:
+            os.close(fd)
+            return None
+        time.sleep(0.02)
+    return fd
+
+
+def sweep(parent: Path) -> None:
+    """Remove what dead processes left unfinished under `parent`."""
+    for path in dead_run_directories(parent):
+        remove_tree(path)

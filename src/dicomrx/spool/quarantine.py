@@ -1,0 +1,118 @@
+"""`quarantine/` and `failed/`: what no stage could handle, beside a reason, and the way back."""
+
+import contextlib
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+from dicomrx.errors import NoInputError
+from dicomrx.spool import durable
+from dicomrx.spool.layout import REASON, Spool, read_json
+from dicomrx.spool.ledger import Fate
+from dicomrx.spool.names import Arrival, Frozen, visible
+
+_PLAIN: Final = re.compile(r"[^a-z0-9-]+")
+
+
+@dataclass(frozen=True)
+class Item:
+    """Something put aside: where it lies and why."""
+
+    path: Path
+    stage: str
+    reason: str
+    detail: str
+    at: str
+
+    @property
+    def name(self) -> str:
+        """What it is called on the command line."""
+        return self.path.stem if self.path.suffix == ".dcm" else self.path.name
+
+
+def put_aside(spool: Spool, path: Path, stage: str, reason: str, detail: str = "") -> Path:
+    """Move an input to `quarantine/<stage>/<reason>/` under a name of ours, its reason beside it; a frozen study to `failed/`.
+
+    The reason is durable before the move: after a crash between the two the input is rejected again and finds it.
+    """
+    if path.parent == spool.outbox:
+        return _dead_letter(spool, path, stage, reason, detail)
+    arrival = Arrival.parse(path.name)
+    stem = arrival.name.removesuffix(".dcm") if arrival else f"{spool.scratch.run}-{spool.new_path('').name}"
+    folder = spool.quarantine / stage / _PLAIN.sub("-", reason.lower())
+    durable.make_directory(folder)
+    document = {"stage": stage, "reason": reason, "detail": detail, "arrival": arrival.id if arrival else None, "at": _utc_now()}
+    with contextlib.suppress(FileExistsError):
+        spool.write_json(folder / f"{stem}.json", document)
+    if arrival:
+        spool.ledger.note(arrival, Fate.QUARANTINED)
+    target = folder / f"{stem}.dcm"
+    durable.move(path, target)
+    spool.clear_strikes(path.name)
+    return target
+
+
+def _dead_letter(spool: Spool, path: Path, stage: str, reason: str, detail: str) -> Path:
+    frozen = Frozen.parse(path.name)
+    study = frozen.study if frozen else path.name
+    with spool.study_lock(study):
+        with contextlib.suppress(FileExistsError):
+            spool.write_json(path / REASON, {"stage": stage, "reason": reason, "detail": detail, "arrival": None, "at": _utc_now()})
+        durable.move(path, spool.failed / path.name)
+    spool.clear_strikes(path.name)
+    return spool.failed / path.name
+
+
+def items(spool: Spool) -> Iterator[Item]:
+    """Everything put aside, quarantine first, then dead letters."""
+    for path in sorted(spool.quarantine.glob("*/*/*.dcm")):
+        yield _item(path, path.with_suffix(".json"))
+    for path in sorted(spool.failed.iterdir()):
+        if visible(path.name):
+            yield _item(path, path / REASON)
+
+
+def _item(path: Path, reason: Path) -> Item:
+    document = read_json(reason) or {}
+    stage, why = (document.get("stage"), document.get("reason"))
+    return Item(path, stage or path.parent.parent.name, why or path.parent.name, document.get("detail") or "", document.get("at") or "")
+
+
+def find(spool: Spool, wanted: str) -> list[Item]:
+    """What `wanted` names: one item, all of a reason, or `all`; raises NoInputError where that is nothing."""
+    chosen = [item for item in items(spool) if wanted in {"all", item.reason, item.name}]
+    if not chosen:
+        msg = f"nothing in quarantine is called {wanted!r}: `dicomrx quarantine list` shows the names and reasons"
+        raise NoInputError(msg)
+    return chosen
+
+
+def requeue(spool: Spool, item: Item, number: int) -> Path:
+    """Give a quarantined input new stamps in `incoming/`, or a dead letter its place in `outbox/`; its reason goes last."""
+    frozen = Frozen.parse(item.path.name)
+    if frozen is not None:
+        target = spool.outbox / item.path.name
+        with spool.study_lock(frozen.study):
+            durable.move(item.path, target)
+            durable.remove(target / REASON)
+        return target
+    now = spool.now()
+    arrival = Arrival(now, now, spool.scratch.run, 0, number)
+    old = Arrival.parse(item.path.name)
+    if old:
+        spool.ledger.note(old, Fate.REQUEUED)
+    spool.ledger.note(arrival, Fate.ACKNOWLEDGED)
+    target = spool.incoming / arrival.name
+    durable.move(item.path, target)
+    durable.remove(item.path.with_suffix(".json"))
+    with contextlib.suppress(OSError):
+        os.rmdir(item.path.parent)
+    return target
+
+
+def _utc_now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

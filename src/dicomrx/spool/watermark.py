@@ -1,0 +1,73 @@
+"""The watermark: before it, nothing is still on its way.
+
+One function computes it for every reader, and lists upstream first (now, receiving, incoming; the reader looks at the study
+last): an instance moves downstream only, so it is seen at least once on its way.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from dicomrx.spool import durable
+from dicomrx.spool.incoming import arrivals, foreign
+from dicomrx.spool.intake import CLOSED, OPEN
+from dicomrx.spool.layout import Spool
+from dicomrx.spool.names import part_begin, run_start, visible
+
+
+@dataclass(frozen=True)
+class Horizon:
+    """How far the past is settled: all that began before `watermark` is filed.
+
+    `receiver_start` is when the receiver's run began (0 where there is none): while it was down, quiet proves nothing.
+    `blocked` says why nothing can complete at all, or is None.
+    """
+
+    watermark: int
+    receiver_start: int
+    blocked: str | None
+
+    def quiet_since(self, arrived: int) -> int:
+        """From when on a study whose newest arrival was at `arrived` has been quiet."""
+        return max(arrived, self.receiver_start)
+
+    def completes(self, arrived: int, quiet_ns: int) -> bool:
+        """True where the watermark has passed, by `quiet_ns`, all that may have belonged to the study."""
+        return self.blocked is None and self.watermark - quiet_ns >= self.quiet_since(arrived)
+
+
+def horizon(spool: Spool) -> Horizon:
+    """Look at what is on its way, upstream first."""
+    watermark = spool.now()
+    start = 0
+    blocked = None
+    for run in sorted(spool.receiving.iterdir()):
+        began = run_start(run.name)
+        if began is None:
+            continue
+        blocked = blocked or _blocks(run)
+        start = max(start, began)
+        watermark = min([watermark, *_begins(run)])
+    if foreign(spool):
+        blocked = blocked or "files that someone dropped into incoming/ are not adopted yet"
+    waiting = arrivals(spool)
+    if waiting:
+        watermark = min(watermark, waiting[0].begin)
+    return Horizon(watermark, start, blocked)
+
+
+def _blocks(run: Path) -> str | None:
+    if not durable.is_locked(run) and run.exists():
+        return "the receiver has died or was stopped during an association: the next one to start clears this"
+    if (run / OPEN).exists():
+        return None
+    if (run / CLOSED).exists() or run.exists():
+        return "the receiver takes nothing in: there is no room, or it is starting"
+    return None
+
+
+def _begins(run: Path) -> list[int]:
+    try:
+        names = [path.name for path in run.iterdir() if visible(path.name)]
+    except FileNotFoundError:
+        return []
+    return [begin for begin in map(part_begin, names) if begin is not None]

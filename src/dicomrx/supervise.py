@@ -1,0 +1,131 @@
+"""`all`, and workers: the same commands as child processes, restarted with backoff, ended by one clean SIGTERM."""
+
+import ctypes
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+log = logging.getLogger(__name__)
+
+PARENT: Final = "DICOMRX_PARENT_PID"
+GRACE_S: Final = 25.0
+_BACKOFF_S: Final = (0.2, 1.0, 5.0, 15.0, 30.0)
+_WELL_AFTER_S: Final = 30.0
+_POLL_S: Final = 0.1
+_PR_SET_PDEATHSIG: Final = 1
+_FATAL: Final = frozenset({64, 73, 77, 78})  # what a restart cannot help
+
+
+def die_with_parent() -> None:
+    """Ask the kernel for SIGTERM when the process that started us is gone, so that no orphan holds a lock."""
+    parent = os.environ.pop(PARENT, None)
+    if parent is None:
+        return
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != int(parent):  # it died before we asked
+        sys.exit(0)
+
+
+@dataclass
+class Child:
+    """One command line of ours, run as a child process, again and again."""
+
+    arguments: Sequence[str]
+    process: subprocess.Popen[bytes] | None = None
+    started: float = 0.0
+    failures: int = 0
+    due: float = field(default=0.0)
+
+    @property
+    def title(self) -> str:
+        """What logs call it."""
+        return " ".join(self.arguments)
+
+
+class Supervisor:
+    """Keeps child processes running until `stop`, or runs them once."""
+
+    def __init__(self, commands: Sequence[Sequence[str]], environment: Mapping[str, str]) -> None:
+        self._children = [Child(command) for command in commands]
+        self._environment = {**environment, PARENT: str(os.getpid())}
+        self._stop = threading.Event()
+
+    def stop(self) -> None:
+        """End the children, each with one SIGTERM."""
+        self._stop.set()
+
+    def forever(self) -> int:
+        """Run all children until `stop`; returns the exit code: 0, or that of a child which no restart can help."""
+        code = 0
+        while not self._stop.is_set() and not code:
+            for child in self._children:
+                code = code or self._tend(child)
+            self._stop.wait(_POLL_S)
+        self._end()
+        return code
+
+    def once(self) -> int:
+        """Run all children side by side to their end; returns the gravest exit code."""
+        for child in self._children:
+            self._start(child)
+        codes = []
+        for child in self._children:
+            while child.process is not None and child.process.poll() is None:
+                if self._stop.wait(_POLL_S):
+                    self._end()
+                    return 0
+            codes.append(child.process.returncode if child.process else 0)
+        return gravest(codes)
+
+    def _tend(self, child: Child) -> int:
+        if child.process is None:
+            if time.monotonic() >= child.due:
+                self._start(child)
+            return 0
+        code = child.process.poll()
+        if code is None:
+            return 0
+        child.process = None
+        if code in _FATAL:
+            log.error("%s ended with %d: no restart can help", child.title, code)
+            return code
+        child.failures = 1 if time.monotonic() - child.started > _WELL_AFTER_S else child.failures + 1
+        pause = _BACKOFF_S[min(child.failures, len(_BACKOFF_S)) - 1]
+        child.due = time.monotonic() + pause
+        log.warning("%s ended (%s): starting it again in %g s", child.title, _how(code), pause)
+        return 0
+
+    def _start(self, child: Child) -> None:
+        child.process = subprocess.Popen([sys.executable, "-m", "dicomrx", *child.arguments], env=self._environment)  # noqa: S603  our own program
+        child.started = time.monotonic()
+
+    def _end(self) -> None:
+        alive = [child.process for child in self._children if child.process is not None and child.process.poll() is None]
+        for process in alive:
+            process.send_signal(signal.SIGTERM)
+        deadline = time.monotonic() + GRACE_S
+        for process in alive:
+            try:
+                process.wait(max(0.0, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                log.error("a child did not end in %g s: killed", GRACE_S)  # noqa: TRY400  the trace would say nothing more
+                process.kill()
+                process.wait()
+
+
+def gravest(codes: Sequence[int]) -> int:
+    """The exit code to end with where several apply (78, 70, 69, 74, 75 first, then any other)."""
+    order = (78, 70, 69, 74, 75)
+    bad = [70 if code < 0 else code for code in codes if code]
+    return min(bad, key=lambda code: order.index(code) if code in order else len(order), default=0)
+
+
+def _how(code: int) -> str:
+    return f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit {code}"

@@ -1,0 +1,96 @@
+"""The status view: one screen of 80x24 that says whether it receives, what is stuck, what is lost, and how much room is left."""
+
+import time
+from collections.abc import Callable
+from typing import Final
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from dicomrx.status import Status, StudyState
+from dicomrx.text import safe
+
+UNBOUNDED: Final = 100_000
+_FIXED_LINES: Final = 14
+_STYLES: Final = {"open": "cyan", "complete": "cyan", "pending": "yellow", "sending": "yellow", "sent": "green", "failed": "bold red"}
+_STAGE_NOTES: Final = {"scp": "receiving", "anonymize": "to de-identify", "watch": "studies open", "upload": "studies to send"}
+_GIB: Final = 1 << 30
+
+
+def render(status: Status, height: int = 24) -> RenderableType:
+    """One screen; the studies take the lines that are left."""
+    rows = max(1, height - _FIXED_LINES)
+    return Group(_headline(status), _stages(status), _studies(status.studies, rows), _quarantine(status), _balance(status))
+
+
+def watch(look: Callable[[], Status], console: Console, interval_s: float = 1.0) -> None:
+    """Show the view until Ctrl-C, at most once an interval."""
+    with Live(console=console, auto_refresh=False, screen=console.is_terminal) as live:
+        while True:
+            live.update(render(look(), console.height), refresh=True)
+            time.sleep(interval_s)
+
+
+def _headline(status: Status) -> Text:
+    line = Text("dicomrx ", style="bold")
+    line.append(f"{status.free_bytes / _GIB:.1f} GiB free   {status.sent} sent", style="default")
+    if status.blocked:
+        line.append(f"\nno study completes: {safe(status.blocked)}", style="bold red")
+    return line
+
+
+def _stages(status: Status) -> Table:
+    table = _table("stage", "runs", "waiting", "oldest", "")
+    for queue in status.stages:
+        runs = Text("yes", style="green") if queue.running else Text("no", style="dim")
+        table.add_row(queue.stage, runs, str(queue.waiting), _age(queue.oldest_s), _STAGE_NOTES.get(queue.stage, ""))
+    return table
+
+
+def _studies(studies: list[StudyState], rows: int) -> Table:
+    table = _table("study", "gen", "state", "images", "age", "")
+    shown = studies[:rows]
+    for study in shown:
+        state = Text(study.state, style=_STYLES.get(study.state, ""))
+        generation = "" if study.generation is None else str(study.generation)
+        table.add_row(short(study.study), generation, state, str(study.instances), _age(study.age_s), safe(study.note)[:28])
+    if len(studies) > rows:
+        table.add_row(Text(f"and {len(studies) - rows} more", style="dim"))
+    return table
+
+
+def _quarantine(status: Status) -> Text:
+    if not status.quarantine:
+        return Text("quarantine: empty", style="dim")
+    reasons = ", ".join(f"{count} {safe(reason)}" for reason, count in sorted(status.quarantine.items()))
+    return Text(f"quarantine: {reasons}", style="yellow", overflow="ellipsis", no_wrap=True)
+
+
+def _balance(status: Status) -> Text:
+    fates = status.fates
+    parts = [f"{fates[name]} {name}" for name in ("acknowledged", "filed", "duplicate", "quarantined", "requeued") if fates.get(name)]
+    return Text("arrivals: " + (", ".join(parts) or "none yet"), style="dim", overflow="ellipsis", no_wrap=True)
+
+
+def _table(*headings: str) -> Table:
+    table = Table(box=None, pad_edge=False, expand=False, header_style="bold dim")
+    for heading in headings:
+        right = heading in {"waiting", "oldest", "images", "age", "gen"}
+        table.add_column(heading, justify="right" if right else "left", no_wrap=True)
+    return table
+
+
+def short(uid: str) -> str:
+    """A pseudonymous UID for a narrow screen: its last twelve digits tell studies apart."""
+    return f"…{uid[-12:]}"
+
+
+def _age(seconds: float | None) -> str:
+    if seconds is None:
+        return ""
+    for limit, divisor, unit in ((120.0, 1.0, "s"), (7200.0, 60.0, "min"), (172800.0, 3600.0, "h")):
+        if seconds < limit:
+            return f"{seconds / divisor:.0f} {unit}"
+    return f"{seconds / 86400:.0f} d"

@@ -1,0 +1,42 @@
+"""What every test starts from: a clean environment, and an honest word on programs that are missing."""
+
+import os
+import shutil
+
+import pytest
+from hypothesis import settings
+
+# Two cores are shared by all the tests: how long one example took says nothing. What CI sets (no random seed) stays.
+settings.register_profile("unhurried", settings(), deadline=None)
+settings.load_profile("unhurried")
+
+REQUIRE_TOOLS = os.environ.get("DICOMRX_REQUIRE_TOOLS") == "1"
+_SBIN = f"{os.defpath}:/usr/sbin:/sbin"
+
+
+def needs_tool(*names: str) -> None:
+    """Skip the running test without these programs; fail it where the machine promised them (DICOMRX_REQUIRE_TOOLS=1).
+
+    For use inside a test or fixture; above a test, write `@pytest.mark.needs_tool("storescu")`.
+    """
+    search = f"{os.environ.get('PATH', '')}:{_SBIN}"
+    missing = [name for name in names if shutil.which(name, path=search) is None]
+    if not missing:
+        return
+    message = f"not on this machine: {', '.join(missing)}"
+    if REQUIRE_TOOLS:
+        pytest.fail(message, pytrace=False)
+    pytest.skip(message)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    for mark in item.iter_markers("needs_tool"):
+        needs_tool(*mark.args)
+
+
+@pytest.fixture(autouse=True)
+def clean_environ(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No setting of the person who runs the tests reaches them, here or in a child process."""
+    for name in list(os.environ):
+        if name.startswith("DICOM_RECEIVER_") or name == "CREDENTIALS_DIRECTORY":
+            monkeypatch.delenv(name)
