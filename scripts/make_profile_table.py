@@ -2,9 +2,10 @@
 
     python scripts/make_profile_table.py OPTIONS.json > src/dicomrx/deid/table_e1_1.json
 
-The Basic actions are those of edition 2026c, out of dicom-anonymizer (a test dependency). The ten option columns are those of edition 2024b:
-OPTIONS.json is `confidentiality_profile_attributes.json` of the dicom-standard project in that edition. An attribute that is newer than 2024b
-takes the options of the attribute it is most like (`KIN`), and its row says so: those are our reading, not the standard's words.
+The Basic actions are those of edition 2026c, out of dicom-anonymizer (a test dependency). The ten option columns are those
+of edition 2024b: OPTIONS.json is `confidentiality_profile_attributes.json` of the dicom-standard project in that edition. An
+attribute that is newer than 2024b takes the options of the attribute it is most like (`KIN`), and its row says so: those are
+our reading, not the standard's words.
 """
 
 import argparse
@@ -14,7 +15,7 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from dicomanonymizer.dicom_anonymization_databases import dicomfields_2026c as edition
-from pydicom.datadict import DicomDictionary
+from pydicom.datadict import dictionary_description, dictionary_has_tag
 
 OPTIONS: Final = {
     "rtnUIDsOpt": "retain_uids",
@@ -69,8 +70,8 @@ def row_name(tag: str, old: dict[str, Any]) -> str:
         return str(old[tag]["name"])
     if tag == PRIVATE[1]:
         return str(old[PRIVATE[0]]["name"])
-    entry = DicomDictionary.get(int(tag, 16))
-    return entry[2] if entry else ""
+    number = int(tag, 16)
+    return dictionary_description(number) if dictionary_has_tag(number) else ""
 
 
 def options(row: dict[str, Any]) -> dict[str, str]:

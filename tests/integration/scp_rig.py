@@ -52,7 +52,7 @@ class Folder:
         self.begun.append((association, number))
         return Part(self, f"{association}-{number}")
 
-    def note_association(self, association: int, **facts: object) -> None:
+    def note_association(self, association: int, /, **facts: object) -> None:
         self.notes.append({"association": association, **facts})
 
 

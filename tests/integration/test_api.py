@@ -362,6 +362,14 @@ def test_a_2xx_whose_body_breaks_off_is_accepted(tmp_path: Path) -> None:
         assert send(api) == Accepted(201, '{"id": 1', 1, ambiguous=False)
 
 
+def test_a_connection_that_is_refused_now_does_not_undo_that_an_earlier_attempt_was_ambiguous(tmp_path: Path) -> None:
+    with serve(tmp_path) as api:
+        pass
+    with pytest.raises(UploadDeferred) as deferred:
+        send(api, username=None, password=None, token="t", may_have_arrived=True)
+    assert deferred.value.ambiguous
+
+
 # --- what is about the study, and what is about the destination -------------------------------------------------------
 
 
@@ -415,7 +423,8 @@ def test_no_secret_reaches_a_log_an_error_or_a_receipt(faults: list[Fault], tmp_
         uploader = client(api, token="token-of-ours", timeouts=Timeouts(2, 0.5, 2))
         said += repr(uploader) + uploader.destination
         try:
-            said += repr(uploader.upload(io.BytesIO(BODY), filename=NAME, key=KEY))
+            accepted = uploader.upload(io.BytesIO(BODY), filename=NAME, key=KEY)
+            said += repr(accepted) + accepted.answer
         except (UploadDeferred, UploadRejected, DestinationRefused) as error:
             said += everything_said(error)
         given = list(api._tokens)

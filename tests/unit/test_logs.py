@@ -95,10 +95,7 @@ def test_an_exception_is_told_by_type_and_place_not_by_its_message(log: Path) ->
 
 
 def test_our_own_errors_speak(log: Path) -> None:
-    try:
-        raise ConfigError("--port: must be a whole number")
-    except ConfigError:
-        logger.exception("cannot start")
+    logger.error("cannot start", exc_info=ConfigError("--port: must be a whole number"))
     assert "ConfigError: --port: must be a whole number" in log.read_text()
 
 
@@ -119,7 +116,7 @@ def test_arguments_that_do_not_fit_lose_neither_the_line_nor_a_value(log: Path, 
 
 @pytest.mark.parametrize("name", ["pydicom", "pynetdicom.association", "pynetdicom.events"])
 def test_pydicom_and_pynetdicom_are_never_heard(log: Path, name: str) -> None:
-    logging.getLogger(name).critical("bad value %s", SECRET)
+    assert not logging.getLogger(name).isEnabledFor(logging.CRITICAL)
     logging.getLogger(name).setLevel(logging.DEBUG)
     logging.getLogger(name).critical("bad value %s", SECRET)
     logging.getLogger(name).setLevel(logging.NOTSET)
@@ -136,12 +133,10 @@ def test_of_other_libraries_only_the_place_of_a_warning_is_told(log: Path, name:
 
 
 def test_a_warning_of_pydicom_is_not_printed(log: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from pydicom.valuerep import DA, validate_value
-
     from pydicom import config
+    from pydicom.valuerep import validate_value
 
     validate_value("DA", SECRET, config.WARN)
-    assert DA("20200101")
     assert SECRET not in capsys.readouterr().err + log.read_text()
 
 

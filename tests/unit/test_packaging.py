@@ -19,6 +19,7 @@ from pynetdicom import AE
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 
 import dicomrx.errors
+from dicomrx.settings import NAMES
 
 ROOT = Path(__file__).parents[2]
 LOCKS = ("requirements.lock", "requirements-dev.lock")
@@ -226,6 +227,13 @@ def test_the_example_settings_lie_where_the_units_may_write() -> None:
     assert settings["DICOM_RECEIVER_STORAGE_DIR"].startswith("/var/lib/dicomrx/spool/")
     assert settings["DICOM_RECEIVER_ZIP_DIR"].startswith("/var/lib/dicomrx/spool/")
     assert settings["DICOM_RECEIVER_STATE_DIR"] == "/var/lib/dicomrx/state"
+
+
+@pytest.mark.parametrize("name", ["Dockerfile", "README-docker.md", "systemd/dicomrx.env.example"])
+def test_a_setting_named_here_exists(name: str) -> None:
+    named = set(re.findall(r"DICOM_RECEIVER_([A-Z_]+)", (ROOT / name).read_text()))
+    assert named
+    assert {setting.lower() for setting in named} <= set(NAMES)
 
 
 # The tests themselves

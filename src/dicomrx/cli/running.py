@@ -12,9 +12,9 @@ from dicomrx.errors import ConfigError, TryAgainError
 from dicomrx.runner import Chosen, Job, Runner, Tally
 from dicomrx.settings import Settings, as_env
 from dicomrx.spool import durable
+from dicomrx.spool.by_name import frozen_by_name, still_pending
 from dicomrx.spool.layout import Spool
-from dicomrx.stages.by_name import frozen_by_name, still_pending
-from dicomrx.stages.registry import STAGES
+from dicomrx.stages import STAGES
 from dicomrx.supervise import Supervisor, gravest
 
 _MAX_WORKERS: Final = 8

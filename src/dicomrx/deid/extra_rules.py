@@ -1,7 +1,8 @@
 """Our own rules for the attributes that PS3.15 Table E.1-1 does not list: data, each with its reason.
 
-The Basic Profile keeps what its table does not list. We keep of it only what a rule here names: by tag for text, which can hold anything, and
-by VR for numbers, coded strings and sequences. An attribute that neither the table nor a rule here knows is removed.
+The Basic Profile keeps what its table does not list. We keep of it only what a rule here names: by tag for text, which can
+hold anything, and by VR for numbers, coded strings and sequences. An attribute that neither the table nor a rule here knows is
+removed.
 """
 
 from collections.abc import Mapping
@@ -113,7 +114,12 @@ TECHNICAL: Final[Mapping[str, tuple[str, ...]]] = {
         "WedgeID",
     ),
     "a species is nobody's identity": ("PatientSpeciesDescription",),
-    "the meaning of a code, or the name of its terminology": ("CodeMeaning", "CodingSchemeName", "CodingSchemeRegistry", "MappingResourceName"),
+    "the meaning of a code, or the name of its terminology": (
+        "CodeMeaning",
+        "CodingSchemeName",
+        "CodingSchemeRegistry",
+        "MappingResourceName",
+    ),
     "the type of a document's content": ("MIMETypeOfEncapsulatedDocument",),
 }
 

@@ -20,6 +20,9 @@ _PSEUDONYMS: Final = frozenset({0x00100010, 0x00100020})
 # Commands, file meta, directory records: no data set has them. 50xx and 60xx are curves and overlays.
 _FOREIGN_GROUPS: Final = frozenset({0x0000, 0x0002, 0x0004, 0x0006})
 _GRAPHIC_GROUPS: Final = frozenset({0x5000, 0x6000})
+# Sent as UN, these are what the dictionary says where size, grammar or nesting agree; text sent as UN could be anything.
+_PROVEN: Final = frozenset({"AT", "CS", "DS", "FD", "FL", "IS", "SL", "SQ", "SS", "UI", "UL", "US"})
+_ESSENTIAL: Final = frozenset(tag_for_keyword(keyword) for keyword in extra_rules.ESSENTIAL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,9 +111,19 @@ def _public_rule(tag: int, wire_vr: str | None) -> Rule:
         return _table_rule(tag, row["basic"], known, wire_vr)
     if not known or keyword_for_tag(tag) == "":
         return _gone("unknown to the dictionary")
+    if wire_vr == "UN" and (_single(known) in _PROVEN or tag in _ESSENTIAL):
+        return _extra_rule(tag, known)
     if wire_vr is not None and wire_vr not in known.split(" or "):
-        return _gone(f"sent as {wire_vr}, which is not its VR")
+        return _mismatch_rule(known, wire_vr)
     return _extra_rule(tag, wire_vr or known)
+
+
+def _mismatch_rule(known: str, wire_vr: str) -> Rule:
+    """For a value that is not what the dictionary says: text keeps its place with a dummy, so that the object stays whole."""
+    reason = f"sent as {wire_vr or 'UN'}, which is not its VR"
+    if extra_rules.BY_VR.get(known, ("X",))[0] == "D":
+        return Rule("D", known, actions.text_dummy, reason)
+    return _gone(reason)
 
 
 def _table_rule(tag: int, code: str, known: str, wire_vr: str | None) -> Rule:
@@ -118,9 +131,9 @@ def _table_rule(tag: int, code: str, known: str, wire_vr: str | None) -> Rule:
     simple = _SIMPLE.get(code, code)
     if simple == "X" or not known:
         return _gone(reason)
-    vr = wire_vr if wire_vr in known.split(" or ") else known.split(" or ")[0]
+    vr = wire_vr if wire_vr in known.split(" or ") else _single(known)
     if known == "SQ":
-        return _sequence_rule(tag, simple, reason) if wire_vr in {None, "SQ"} else _gone(f"{reason}, and sent as {wire_vr}")
+        return _sequence_rule(tag, simple, reason) if wire_vr in {None, "SQ", "UN"} else _gone(f"{reason}, and sent as {wire_vr}")
     if tag in _PSEUDONYMS:
         return Rule("D", vr, actions.pseudonym, f"{reason}: the pseudonym")
     if vr == "UI":

@@ -1,6 +1,7 @@
 """Reads an instance wholly or not at all."""
 
 import logging
+import struct
 import unicodedata
 import warnings
 import zlib
@@ -8,12 +9,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
-from typing import BinaryIO, Final
+from typing import BinaryIO, Final, cast
 
 from pydicom.charset import convert_encodings, decode_bytes
+from pydicom.datadict import dictionary_has_tag, dictionary_VR
+from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.filereader import read_dataset
+from pydicom.sequence import Sequence
 from pydicom.tag import BaseTag
+from pydicom.values import convert_SQ
 
 from dicomrx.deid import values
 from dicomrx.deid.encoding import Encoding
@@ -30,11 +35,14 @@ _CHARSET, _NAME, _ID, _ISSUER, _BIRTH = 0x00080005, 0x00100010, 0x00100020, 0x00
 _DELIMITERS: Final = frozenset(b"\n\r\f\t^=\\")
 # All that pydicom is known to raise on bytes that are no data set.
 _MALFORMED: Final = (
-    ArithmeticError, AssertionError, AttributeError, EOFError, LookupError, NotImplementedError, OSError, RecursionError, TypeError, ValueError,
+    ArithmeticError, AssertionError, AttributeError, EOFError, LookupError, NotImplementedError, OSError, RecursionError, TypeError,
+    ValueError, struct.error,
 )  # fmt: skip
 
 # pydicom quotes values in what it logs and warns of; none of them may reach a log (PS3.15 says nothing here, design promise 10 does).
 logging.getLogger("pydicom").disabled = True
+
+Element = DataElement | RawDataElement
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -70,12 +78,13 @@ class Instance:
 def read(stream: BinaryIO) -> Instance:
     """Everything up to the end of the stream, which must be seekable.
 
-    Raises Reject: "unreadable" (no DICOM file, or broken), "truncated", "no-uid" (a Study, Series or SOP Instance UID is missing or malformed).
+    Raises Reject: "unreadable" (no DICOM file, or broken), "truncated", "no-uid" (the SOP class, or a Study, Series or SOP Instance UID is
+    missing or malformed).
     The details name tags, never values. Errors of the machine pass through as OSError.
     """
     if stream.read(_PREAMBLE + len(_PREFIX))[_PREAMBLE:] != _PREFIX:
         raise Reject("unreadable", "not a DICOM file: no DICM behind the preamble")
-    with _quiet():
+    with quiet():
         meta = _parse_meta(stream)
         transfer_syntax = raw_text(meta, _SYNTAX)
         if not transfer_syntax or not values.is_uid(transfer_syntax.encode("latin-1")):
@@ -85,26 +94,52 @@ def read(stream: BinaryIO) -> Instance:
     return Instance(
         dataset=dataset,
         transfer_syntax=transfer_syntax,
-        sop_class=_uid(dataset, _SOP_CLASS, "unreadable"),
-        study_uid=_uid(dataset, _STUDY, "no-uid"),
-        series_uid=_uid(dataset, _SERIES, "no-uid"),
-        sop_uid=_uid(dataset, _SOP, "no-uid"),
+        sop_class=_uid(dataset, _SOP_CLASS),
+        study_uid=_uid(dataset, _STUDY),
+        series_uid=_uid(dataset, _SERIES),
+        sop_uid=_uid(dataset, _SOP),
         identity=_identity(dataset),
         calling_ae=raw_text(meta, _CALLING) or None,
         dataset_offset=offset,
     )
 
 
+def element_at(dataset: Dataset, tag: int) -> Element:
+    """The element as it was read: bytes, or items where the sequence had no length. The data set must have it."""
+    return cast("Element", dataset.get_item(BaseTag(tag), keep_deferred=True))  # pydicom takes empty values for deferred ones
+
+
+def bytes_of(element: Element) -> bytes | None:
+    """The bytes of a value; None where the element holds items."""
+    return element.value or b"" if isinstance(element, RawDataElement) else None
+
+
 def raw_value(dataset: Dataset, tag: int) -> bytes:
     """The bytes of an element that was read and not touched since; empty where there is none, or a sequence."""
-    element = dataset.get_item(BaseTag(tag)) if BaseTag(tag) in dataset else None
-    value = element.value if element is not None else None
-    return value if isinstance(value, bytes) else b""
+    return (bytes_of(element_at(dataset, tag)) or b"") if BaseTag(tag) in dataset else b""
 
 
 def raw_text(dataset: Dataset, tag: int) -> str:
     """The value of a string of the default repertoire, without padding."""
     return raw_value(dataset, tag).decode("latin-1").strip(" \0")
+
+
+def items_of(element: Element) -> Sequence | None:
+    """The items of a sequence, parsed without a trace in the data set that holds it; None for an element that is none.
+
+    pydicom's own access would decode the data set's Pixel Representation on the way, and no element here may change under our hands.
+    A sequence sent as UN is of implicit VR little endian (PS3.5 6.2.2).
+    """
+    if not isinstance(element, RawDataElement):
+        return element.value if isinstance(element.value, Sequence) else None
+    unknown = element.VR == "UN"
+    if element.VR == "SQ" or (_is_known_sequence(element.tag) and (element.VR is None or (unknown and element.is_little_endian))):
+        return convert_SQ(element.value or b"", element.is_implicit_VR or unknown, element.is_little_endian)
+    return None
+
+
+def _is_known_sequence(tag: BaseTag) -> bool:
+    return dictionary_has_tag(tag) and dictionary_VR(tag) == "SQ"
 
 
 def charset_of(dataset: Dataset, inherited: tuple[str, ...]) -> tuple[str, ...]:
@@ -119,7 +154,7 @@ def decode(value: bytes, charset: tuple[str, ...]) -> str:
     """The text of a value; where the declared set does not fit, as Latin-1, so that no two values ever become one."""
     plain = values.decoded(value, charset)
     if plain is None and b"\x1b" in value:
-        with _quiet():
+        with quiet():
             plain = decode_bytes(value, convert_encodings(list(charset)), set(_DELIMITERS))
     if plain is None or "\N{REPLACEMENT CHARACTER}" in plain:
         plain = value.decode("latin-1")
@@ -138,15 +173,16 @@ def _identity(dataset: Dataset) -> Identity:
     )
 
 
-def _uid(dataset: Dataset, tag: int, reason: str) -> str:
+def _uid(dataset: Dataset, tag: int) -> str:
     value = raw_value(dataset, tag).strip(b" \0")
     if not value or b"\\" in value or not values.is_uid(value):
-        raise Reject(reason, f"({tag >> 16:04X},{tag & 0xFFFF:04X}) is missing, or is no UID")
+        raise Reject("no-uid", f"({tag >> 16:04X},{tag & 0xFFFF:04X}) is missing, or is no UID")
     return value.decode("ascii")
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
+    """No warning of pydicom, whose texts quote values, gets out of this block."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield

@@ -23,7 +23,10 @@ _SEQUENCE_END: Final = 0xFFFEE0DD
 _PIXEL_DATA: Final = 0x7FE00010
 _LONG: Final = frozenset({b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"})
 _SHORT: Final = frozenset(
-    {b"AE", b"AS", b"AT", b"CS", b"DA", b"DS", b"DT", b"FD", b"FL", b"IS", b"LO", b"LT", b"PN", b"SH", b"SL", b"SS", b"ST", b"TM", b"UI", b"UL", b"US"}
+    {
+        b"AE", b"AS", b"AT", b"CS", b"DA", b"DS", b"DT", b"FD", b"FL", b"IS", b"LO", b"LT", b"PN", b"SH", b"SL", b"SS", b"ST",
+        b"TM", b"UI", b"UL", b"US",
+    }
 )  # fmt: skip
 _FRAGMENTED: Final = frozenset({b"OB", b"OW", b"UN"})
 
@@ -97,8 +100,8 @@ class _Walk:
             self._unreadable(f"more than {MAX_ELEMENTS} elements")
         if length == _UNDEFINED:
             self._undefined(tag, vr, limit, implicit, depth)
-        elif vr == b"SQ":
-            self._items(tag, self._within(tag, length, limit), implicit, depth, delimited=False)
+        elif vr == b"SQ" or (vr == b"UN" and self._encoding.little and _known_vr(tag) == b"SQ"):
+            self._items(tag, self._within(tag, length, limit), implicit or vr == b"UN", depth, delimited=False)
         else:
             self._stream.seek(self._within(tag, length, limit))
         return tag
@@ -118,7 +121,7 @@ class _Walk:
             self._unreadable(f"{text_of(tag)} has no VR of the standard")
         return tag, vr, self._long.unpack(self._take(4, limit))[0]
 
-    def _undefined(self, tag: int, vr: bytes, limit: int, implicit: bool, depth: int) -> None:  # noqa: FBT001, PLR0913
+    def _undefined(self, tag: int, vr: bytes, limit: int, implicit: bool, depth: int) -> None:  # noqa: FBT001
         if vr in _FRAGMENTED and tag == _PIXEL_DATA:
             if not self._encoding.encapsulated:
                 self._unreadable(f"{text_of(tag)} has no length in a transfer syntax that wants one")
@@ -129,7 +132,7 @@ class _Walk:
         else:
             self._unreadable(f"{text_of(tag)} has no length, and is no sequence")
 
-    def _items(self, tag: int, limit: int, implicit: bool, depth: int, *, delimited: bool) -> None:  # noqa: FBT001, PLR0913
+    def _items(self, tag: int, limit: int, implicit: bool, depth: int, *, delimited: bool) -> None:  # noqa: FBT001
         if depth >= MAX_DEPTH:
             self._unreadable(f"sequences nested deeper than {MAX_DEPTH}")
         while delimited or self._stream.tell() < limit:

@@ -161,16 +161,16 @@ class Listener(AssociationServer):
 
     def __init__(self, listen: Listen, intake: Intake) -> None:
         quiet()
-        ae = AE(listen.ae_title)
+        self.admission = Admission(listen)
+        ae = AE(listen.ae_title.strip())
         ae.implementation_class_uid = UID(wire.IMPLEMENTATION_CLASS_UID)
         ae.implementation_version_name = wire.IMPLEMENTATION_VERSION
         ae.maximum_pdu_size = listen.max_pdu
         ae.maximum_associations = 1 << 30  # `Admission` counts; pynetdicom would count those that only wait
         self.listen = listen
         self.intake = intake
-        self.admission = Admission(listen)
         self.connections: set[Connection] = set()
-        super().__init__(ae, (listen.host, listen.port), listen.ae_title, [build_context(VERIFICATION)], request_handler=_Handler)
+        super().__init__(ae, (listen.host, listen.port), ae.ae_title, [build_context(VERIFICATION)], request_handler=_Handler)
 
     def verify_request(self, _request: _Request, client_address: tuple[str, int]) -> bool:
         """Turn away, before a thread is made for it, who may not even ask."""

@@ -28,5 +28,5 @@ class Intake(Protocol):
     def space_left(self) -> bool:
         """False while nothing is taken in for want of room."""
 
-    def note_association(self, association: int, **facts: object) -> None:
+    def note_association(self, association: int, /, **facts: object) -> None:
         """Write down how an association stands; raises OSError."""

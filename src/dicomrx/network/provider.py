@@ -1,5 +1,6 @@
 """The parts of a pynetdicom association that are ours: they read with caps and deadlines, and take C-STORE for themselves."""
 
+import contextlib
 import errno
 import logging
 import select
@@ -64,6 +65,13 @@ class Socket(AssociationSocket):
         # Not sticky: without it a sender with Nagle's algorithm waits 40 ms for our acknowledgement.
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
         return data
+
+    def _shutdown_socket(self) -> None:
+        # pynetdicom's own does not close what the peer has reset already.
+        if self.socket is not None:
+            with contextlib.suppress(OSError):
+                self.socket.shutdown(socket.SHUT_RDWR)
+            self.socket.close()
 
     def send(self, bytestream: bytes) -> None:
         """One write for a PDU; a peer that does not read loses the connection."""

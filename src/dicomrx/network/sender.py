@@ -1,6 +1,6 @@
 """Sends DICOM files by C-STORE, each data set as it lies in its file, of any SOP class and in any transfer syntax."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -40,7 +40,7 @@ class _Batch:
 
 def send(
     paths: Iterable[Path], host: str, port: int, *, calling: str = "DICOMRX", called: str = "DICOMRCV", timeout_s: float = 60.0
-) -> Iterator[Sent]:
+) -> Generator[Sent, None, None]:
     """Send files in their order over as many associations as their classes and syntaxes need; tells of each as it is answered.
 
     Raises UnavailableError where the peer cannot be reached, refuses, or breaks off: files not told of were not acknowledged.

@@ -68,7 +68,7 @@ def from_environment(env: Mapping[str, str]) -> Source:
 def _unknown_variable(variable: str) -> str:
     if variable in OLDER_VARIABLES:
         return f"{variable} is not used: {OLDER_VARIABLES[variable]}"
-    return f"{safe(variable)} is not a setting{_nearest(variable, [ENV_PREFIX + name.upper() for name in NAMES])}"
+    return f"{safe(variable)} is not a setting{_nearest(variable.removeprefix(ENV_PREFIX), [name.upper() for name in NAMES], ENV_PREFIX)}"
 
 
 def from_flags(flags: Mapping[str, object]) -> Source:
@@ -154,6 +154,6 @@ def _others_read(path: Path) -> bool:
     return bool(path.stat().st_mode & _OTHERS_READ)
 
 
-def _nearest(word: str, known: list[str]) -> str:
+def _nearest(word: str, known: list[str], prefix: str = "") -> str:
     near = get_close_matches(word, known, n=1)
-    return f"; did you mean {near[0]}?" if near else ""
+    return f"; did you mean {prefix}{near[0]}?" if near else ""

@@ -6,6 +6,7 @@ Neither a clock step nor suspend exists for it, and every process of one boot sh
 import os
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
@@ -13,6 +14,7 @@ from dicomrx.spool.durable import RunDirectory, locked, publish
 
 _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 _TIME_NAMESPACE: Final = Path("/proc/self/ns/time")
+_NS: Final = 1_000_000_000
 
 
 class SpoolClock:
@@ -44,3 +46,8 @@ def _boot_name() -> str:
     """One name for one count of CLOCK_MONOTONIC: the boot, and the time namespace, which shifts it."""
     namespace = os.stat(_TIME_NAMESPACE).st_ino if _TIME_NAMESPACE.exists() else 0
     return f"{_BOOT_ID.read_text().strip()}.{namespace}"
+
+
+def utc(time_ns: int) -> str | None:
+    """Spool time for a person, UTC ISO 8601; None for never."""
+    return datetime.fromtimestamp(time_ns / _NS, UTC).isoformat(timespec="milliseconds") if time_ns else None

@@ -191,6 +191,19 @@ def try_lock(path: Path) -> int | None:
     return _patiently(_open_lock(path), LOCK_PATIENCE_S)
 
 
+def create_locked(path: Path, scratch: "RunDirectory") -> int:
+    """Make a file that this process holds by flock until the descriptor is closed, durably; raises FileExistsError.
+
+    It is locked before it has its name: nobody ever finds it unlocked while its writer lives.
+    """
+    part = scratch.new_path()
+    fd = os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    fcntl.flock(fd, fcntl.LOCK_EX)
+    link(part, path)
+    part.unlink()
+    return fd
+
+
 def is_locked(path: Path) -> bool:
     """True while a living process holds `path`, a lock file or a run directory; False where it is missing."""
     try:
@@ -213,6 +226,9 @@ def _flock_now(fd: int, kind: int) -> bool:
     except BlockingIOError:
         return False
     return True
+
+
+_ours: Final[set[Path]] = set()  # the run directories of this process, which are never dead
 
 
 class RunDirectory:
@@ -240,6 +256,7 @@ class RunDirectory:
             except FileNotFoundError:  # a sweeper was faster than our lock
                 continue
             sync_directory(self.path.parent)
+            _ours.add(self.path)
             return fd
 
     def new_path(self, suffix: str = ".part") -> Path:
@@ -250,6 +267,7 @@ class RunDirectory:
         """Give the directory up: removed, unless it is to be found as a dead one (`keep`)."""
         if not keep:
             remove_tree(self.path)
+        _ours.discard(self.path)
         os.close(self._fd)
 
     def __enter__(self) -> Self:
@@ -266,7 +284,7 @@ def dead_run_directories(parent: Path, patience_s: float = 0.0) -> Iterator[Path
     after a moment: its starter may be between making and locking it.
     """
     for path in sorted(parent.iterdir()) if parent.is_dir() else []:
-        if path.is_symlink() or not stat.S_ISDIR(path.lstat().st_mode):
+        if path in _ours or path.is_symlink() or not stat.S_ISDIR(path.lstat().st_mode):
             continue
         if path.name.startswith("."):
             time.sleep(0.05)

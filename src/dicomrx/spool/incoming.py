@@ -67,6 +67,7 @@ def finish(spool: Spool, arrival: Arrival, fate: Fate) -> None:
 def new_arrival(spool: Spool, number: int) -> Arrival:
     """An arrival of this process's own making, begun and ended now."""
     now = spool.now()
+    spool.ledger.register(spool.scratch.run)
     return Arrival(now, now, spool.scratch.run, 0, number)
 
 
@@ -118,19 +119,22 @@ class Adoption:
         quiet = kernel_now - status.st_ctime >= QUIET_S or mono - seen.since >= QUIET_S
         try:
             if not quiet:
-                return self._give_up(path) if mono - seen.first > PATIENCE_S else None
+                self._give_up(path, mono - seen.first)
+                return None
             self._number += 1
             arrival = new_arrival(self._spool, self._number)
             durable.move(path, self._spool.incoming / arrival.name)
         except FileNotFoundError:
             return None
         except PermissionError:
-            return self._give_up(path) if mono - seen.first > PATIENCE_S else None
+            self._give_up(path, mono - seen.first)
+            return None
         self._spool.ledger.note(arrival, Fate.ACKNOWLEDGED)
         return arrival
 
-    def _give_up(self, path: Path) -> None:
-        put_aside(self._spool, path, "anonymize", "not-adopted", "an hour in incoming/ without being quiet or readable")
+    def _give_up(self, path: Path, waited_s: float) -> None:
+        if waited_s > PATIENCE_S:
+            put_aside(self._spool, path, "anonymize", "not-adopted", "an hour in incoming/ without being quiet or readable")
 
     def _kernel_now(self) -> float:
         probe = self._spool.new_path(".now")

@@ -88,7 +88,7 @@ class Intake:
             raise
 
     def _close(self) -> None:
-        (self._run.path / OPEN).rename(self._run.path / CLOSED)
+        durable.move(self._run.path / OPEN, self._run.path / CLOSED)
         self._open = False
 
     def _reopen(self) -> None:

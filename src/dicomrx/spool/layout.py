@@ -42,7 +42,9 @@ class Spool:
     def __init__(self, root: Path, zips: Path) -> None:
         self.root = root
         self.zips = zips
-        self.receiving, self.incoming, self.studies, self.outbox, self.sent, self.failed, self.quarantine = (root / name for name in _FOLDERS)
+        self.receiving, self.incoming, self.studies, self.outbox, self.sent, self.failed, self.quarantine = (
+            root / name for name in _FOLDERS
+        )
         self.run_dir = root / ".run"
         self.ledger = Ledger(self.run_dir / "arrivals", self.run_dir / "associations")
         self.binding = Binding(self.run_dir)
@@ -125,9 +127,7 @@ class Spool:
     @cached_property
     def scratch(self) -> RunDirectory:
         """Where this process writes what is not finished; made at first use, held until `close`."""
-        run = RunDirectory(self.run_dir / "tmp")
-        self.ledger.register(run.run)
-        return run
+        return RunDirectory(self.run_dir / "tmp")
 
     @cached_property
     def zip_scratch(self) -> RunDirectory:

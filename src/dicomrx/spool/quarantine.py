@@ -102,6 +102,7 @@ def requeue(spool: Spool, item: Item, number: int) -> Path:
         return target
     now = spool.now()
     arrival = Arrival(now, now, spool.scratch.run, 0, number)
+    spool.ledger.register(arrival.run)
     old = Arrival.parse(item.path.name)
     if old:
         spool.ledger.note(old, Fate.REQUEUED)

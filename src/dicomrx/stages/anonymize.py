@@ -10,6 +10,8 @@ from hashlib import file_digest, sha256
 from pathlib import Path
 from typing import BinaryIO, Final
 
+from pydicom import Dataset
+
 from dicomrx import deid
 from dicomrx.errors import Reject
 from dicomrx.runner import Job
@@ -19,7 +21,7 @@ from dicomrx.spool.layout import Spool
 from dicomrx.spool.ledger import Fate
 from dicomrx.spool.names import Arrival
 from dicomrx.spool.studies import Study
-from dicomrx.vault import Original, State, bind_state, identity_key
+from dicomrx.vault import Original, State, identity_key, open_bound
 
 _CHUNK: Final = 1 << 20
 _ADOPTION_WAIT_S: Final = 1.0
@@ -141,14 +143,14 @@ class Anonymize:
         if not any(record.output_sha256 == original.output_sha256 for record in mine):
             file.seek(0)
             position = self._state.vault.append(original, file)
-            self._spool.binding.note_position(position)
+            self._spool.binding.note_position(position.segment, position.end)
         if filed:
             return Fate.DUPLICATE
         study.file(part, original.series, original.instance)
         return Fate.FILED
 
 
-def _write(part: Path, output: deid.Dataset) -> str:
+def _write(part: Path, output: Dataset) -> str:
     """Write the output, fsynced; returns its SHA-256."""
     fd = os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o660)
     with os.fdopen(fd, "r+b") as out:
@@ -171,8 +173,7 @@ def _dataset_digest(file: BinaryIO, instance: deid.Instance) -> str:
 @contextmanager
 def build(spool: Spool, settings: Settings) -> Iterator[Anonymize]:
     """The stage as its settings want it, over a state that is bound to this spool."""
-    with State.open(settings.state_dir, create=True) as state:
+    with open_bound(settings.state_dir, spool) as state:
         if state.new_key_path is not None:
             log.warning("made the site's key %s: back it up, without it nothing can be restored", state.new_key_path)
-        bind_state(state, spool.binding)
         yield Anonymize(spool, state, profile=settings.profile, burned_in=settings.burned_in, issuers=dict(settings.issuers))

@@ -3,12 +3,12 @@
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
 from dicomrx.runner import Job
 from dicomrx.settings import Settings
+from dicomrx.spool.clock import utc
 from dicomrx.spool.layout import Spool
 from dicomrx.spool.studies import Study, is_marked, open_studies
 from dicomrx.spool.watermark import horizon
@@ -54,11 +54,6 @@ class Watch:
     def ready_in(self) -> float | None:
         """`--once` marks what is complete and does not wait for the rest."""
         return None
-
-
-def utc(time_ns: int) -> str | None:
-    """Spool time for a person, UTC ISO 8601; None for never."""
-    return datetime.fromtimestamp(time_ns / _NS, UTC).isoformat(timespec="milliseconds") if time_ns else None
 
 
 @contextmanager

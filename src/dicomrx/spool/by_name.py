@@ -5,10 +5,10 @@ from pathlib import Path
 
 from dicomrx.errors import NoInputError, PermissionRefused, TryAgainError
 from dicomrx.spool import quarantine
+from dicomrx.spool.clock import utc
 from dicomrx.spool.layout import Spool
 from dicomrx.spool.names import Frozen, is_pseudonymous_uid
 from dicomrx.spool.studies import Study
-from dicomrx.stages.watch import utc
 
 
 def frozen_by_name(spool: Spool, wanted: str) -> list[Frozen]:
@@ -19,7 +19,7 @@ def frozen_by_name(spool: Spool, wanted: str) -> list[Frozen]:
     """
     if is_pseudonymous_uid(wanted):
         return _study(spool, wanted)
-    path = Path(os.path.abspath(wanted))  # noqa: PTH100  resolve() would follow a link out of the spool
+    path = Path(os.path.abspath(wanted))
     frozen = Frozen.parse(path.stem if path.suffix == ".zip" else path.name)
     if path.parent == spool.studies and is_pseudonymous_uid(path.name):
         return _study(spool, path.name)

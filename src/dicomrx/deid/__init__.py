@@ -1,0 +1,25 @@
+"""De-identification (PS3.15 Annex E): bytes in, a data set without an identity out. It knows no file, no clock and no setting."""
+
+from dicomrx.deid.actions import Context, pseudonymous_uid
+from dicomrx.deid.engine import deidentify
+from dicomrx.deid.profile import BASIC, Profile
+from dicomrx.deid.reading import Identity, Instance, read
+from dicomrx.deid.refusals import check
+from dicomrx.deid.scan import Needles, needles, survivors
+from dicomrx.deid.writing import write
+
+__all__ = [
+    "BASIC",
+    "Context",
+    "Identity",
+    "Instance",
+    "Needles",
+    "Profile",
+    "check",
+    "deidentify",
+    "needles",
+    "pseudonymous_uid",
+    "read",
+    "survivors",
+    "write",
+]

@@ -1,0 +1,84 @@
+"""The site's key and what is derived from it: one key a use, so that no use can tell of another."""
+
+import base64
+import binascii
+import hmac
+import secrets
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+from dicomrx.errors import ConfigError, PermissionRefused
+from dicomrx.spool import durable
+
+_LENGTH: Final = 32
+_NONCE: Final = 12
+_OTHERS: Final = 0o077
+
+
+@dataclass(frozen=True)
+class Keys:
+    """Derived keys; `repr` shows none of them."""
+
+    uid: bytes = field(repr=False)
+    lookup: bytes = field(repr=False)
+    wrapping: bytes = field(repr=False)
+    same: bytes = field(repr=False)
+    check: bytes = field(repr=False)
+
+    @classmethod
+    def derive(cls, site_key: bytes) -> "Keys":
+        """One key a use, by HKDF (RFC 5869)."""
+        return cls(*(_hkdf(site_key, use) for use in (b"uid", b"identity look-up", b"patient keys", b"same instance", b"check")))
+
+    def mac(self, key: bytes, text: str) -> str:
+        """HMAC-SHA256 of a text, in hex."""
+        return hmac.new(key, text.encode(), "sha256").hexdigest()
+
+    def wrap(self, data_key: bytes, patient: int) -> bytes:
+        """A patient's key, encrypted for the patient's number alone."""
+        nonce = secrets.token_bytes(_NONCE)
+        return nonce + AESGCM(self.wrapping).encrypt(nonce, data_key, str(patient).encode())
+
+    def unwrap(self, wrapped: bytes, patient: int) -> bytes:
+        """A patient's key again; raises PermissionRefused where it is not ours or was tampered with."""
+        try:
+            return AESGCM(self.wrapping).decrypt(wrapped[:_NONCE], wrapped[_NONCE:], str(patient).encode())
+        except InvalidTag as error:
+            msg = f"the key of sub-{patient:03d} does not open: the site's key is another, or the store was tampered with"
+            raise PermissionRefused(msg) from error
+
+
+def _hkdf(site_key: bytes, use: bytes) -> bytes:
+    return HKDF(algorithm=SHA256(), length=_LENGTH, salt=None, info=b"dicomrx v1 " + use).derive(site_key)
+
+
+def make_site_key(path: Path, scratch: durable.RunDirectory) -> None:
+    """Make a key file of 32 random bytes, base64; raises FileExistsError where there is one."""
+    durable.publish(base64.b64encode(secrets.token_bytes(_LENGTH)) + b"\n", path, scratch)
+
+
+def read_site_key(path: Path) -> bytes:
+    """The site's key; raises ConfigError for one that is missing, malformed, or readable by others."""
+    try:
+        mode = path.stat().st_mode
+        text = path.read_bytes()
+    except FileNotFoundError as error:
+        msg = f"the site's key {path} is missing: put it back from its backup, without it nothing can be restored"
+        raise ConfigError(msg) from error
+    if mode & _OTHERS:
+        msg = f"the site's key {path} is open to others (mode {mode & 0o777:o}): chmod 600 it"
+        raise ConfigError(msg)
+    try:
+        key = base64.b64decode(text.strip(), validate=True)
+    except binascii.Error:
+        key = b""
+    if len(key) != _LENGTH:
+        msg = f"{path} holds no site key (32 bytes in base64): put it back from its backup"
+        raise ConfigError(msg)
+    return key

@@ -1,0 +1,141 @@
+"""Debian's DCMTK delivers what it can send of. It rewrites what it sends, so data sets are compared by element."""
+
+import subprocess
+import threading
+import time
+from pathlib import Path
+
+import pydicom
+import pydicom.data
+import pytest
+from pydicom.uid import UID, ExplicitVRLittleEndian, generate_uid
+
+from tests.integration.scp_rig import Folder, arrivals, receiving
+
+pytestmark = pytest.mark.foreign
+
+FILES = Path(pydicom.data.__file__).parent / "test_files"
+# A file for each transfer syntax, with the option that makes storescu propose it.
+SYNTAXES = {
+    "uncompressed": ("CT_small.dcm", "-xe"),
+    "implicit": ("rtplan.dcm", "-xi"),
+    "big endian": ("MR_small_bigendian.dcm", "-xb"),
+    "deflated": ("image_dfl.dcm", "-xd"),
+    "JPEG baseline": ("SC_rgb_jpeg_dcmtk.dcm", "-xy"),
+    "JPEG extended": ("JPGExtended.dcm", "-xx"),
+    "JPEG-LS": ("MR_small_jpeg_ls_lossless.dcm", "-xt"),
+    "JPEG 2000": ("MR_small_jp2klossless.dcm", "-xv"),
+    "RLE": ("MR_small_RLE.dcm", "-xr"),
+}
+
+
+@pytest.fixture
+def intake(tmp_path: Path) -> Folder:
+    return Folder(tmp_path / "intake")
+
+
+def run(*command: object) -> None:
+    result = subprocess.run([str(part) for part in command], capture_output=True, text=True, timeout=120, check=False)
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+def assert_same(received: Path, source: Path, *, syntax: bool = True) -> None:
+    got, sent = pydicom.dcmread(received), pydicom.dcmread(source)
+    assert not syntax or got.file_meta.TransferSyntaxUID == sent.file_meta.TransferSyntaxUID
+    for element in sent:
+        if element.tag.element != 0 and not element.tag.is_private and element.keyword != "DataSetTrailingPadding":
+            assert got[element.tag].value == element.value, element.tag
+
+
+@pytest.mark.needs_tool("storescu")
+@pytest.mark.parametrize("kind", SYNTAXES)
+def test_storescu_delivers(kind: str, intake: Folder) -> None:
+    name, option = SYNTAXES[kind]
+    with receiving(intake) as server:
+        run("storescu", "-aec", "DICOMRCV", option, *server.address, FILES / name)
+    (received,) = arrivals(intake)
+    assert_same(received, FILES / name)
+
+
+@pytest.mark.needs_tool("dcmsend")
+def test_dcmsend_delivers_all_of_them_at_once(intake: Folder) -> None:
+    sources = {pydicom.dcmread(FILES / name).SOPInstanceUID: FILES / name for name, _ in SYNTAXES.values()}
+    with receiving(intake) as server:
+        run("dcmsend", "-aec", "DICOMRCV", "-dn", *server.address, *sources.values())
+    received = {pydicom.dcmread(path).SOPInstanceUID: path for path in arrivals(intake)}
+    assert received.keys() == sources.keys()
+    for uid, path in received.items():
+        compressed = pydicom.dcmread(sources[uid]).file_meta.TransferSyntaxUID.is_compressed
+        assert_same(path, sources[uid], syntax=compressed)  # dcmsend offers every uncompressed syntax in one context
+
+
+@pytest.mark.needs_tool("storescu", "echoscu")
+def test_a_wrong_called_ae_title_is_refused(intake: Folder) -> None:
+    with receiving(intake) as server:
+        run("echoscu", "-aec", "DICOMRCV", *server.address)
+        result = subprocess.run(
+            ["storescu", "-aec", "WRONG", server.address[0], str(server.address[1]), str(FILES / "CT_small.dcm")],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    assert result.returncode != 0
+    assert "Called AE Title Not Recognized" in result.stderr
+    assert arrivals(intake) == []
+
+
+@pytest.mark.needs_tool("storescu")
+def test_stock_storescu_is_not_held_up_by_delayed_acknowledgements(intake: Folder) -> None:
+    with receiving(intake) as server:
+        began = time.monotonic()
+        run("storescu", "-aec", "DICOMRCV", "--repeat", 50, *server.address, FILES / "CT_small.dcm")
+        took = time.monotonic() - began
+    assert len(arrivals(intake)) == 50
+    assert took < 50 * 0.04, "44 ms an image is what the trap costs"
+
+
+@pytest.mark.slow
+@pytest.mark.needs_tool("storescu")
+def test_a_multi_frame_of_200_mb_passes_with_flat_memory(tmp_path: Path, intake: Folder) -> None:
+    def measure() -> None:
+        while not done.wait(0.01):
+            peak[0] = max(peak[0], resident())
+
+    source = multi_frame(tmp_path / "big.dcm")
+    peak, done = [0], threading.Event()
+    with receiving(intake) as server:
+        before = resident()
+        watcher = threading.Thread(target=measure)
+        watcher.start()
+        run("storescu", "-aec", "DICOMRCV", *server.address, source)
+        done.set()
+        watcher.join()
+    assert peak[0] - before < 20_000_000
+    (received,) = arrivals(intake)
+    assert received.stat().st_size > 200_000_000
+    with received.open("rb") as got, source.open("rb") as sent:
+        got.seek(-200_000_000, 2)
+        sent.seek(-200_000_000, 2)
+        while chunk := sent.read(1 << 20):
+            assert got.read(1 << 20) == chunk
+    source.unlink()
+    received.unlink()
+
+
+def multi_frame(path: Path) -> Path:
+    dataset = pydicom.dcmread(FILES / "CT_small.dcm")
+    dataset.SOPClassUID = dataset.file_meta.MediaStorageSOPClassUID = UID("1.2.840.10008.5.1.4.1.1.2.1")
+    dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = generate_uid()
+    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    dataset.Rows = dataset.Columns = 512
+    dataset.NumberOfFrames = 400
+    dataset.PixelData = bytes(range(256)) * (512 * 512 * 2 * 400 // 256)
+    if "DataSetTrailingPadding" in dataset:
+        del dataset.DataSetTrailingPadding
+    dataset.save_as(path)
+    return path
+
+
+def resident() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096

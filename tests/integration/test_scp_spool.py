@@ -1,0 +1,66 @@
+"""The receiver on the real spool."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from dicomrx.network import wire
+from dicomrx.network.server import serve
+from dicomrx.spool.intake import Intake
+from dicomrx.spool.layout import Spool
+from tests.integration.scp_rig import LISTEN, answer, connect, data_set_of, eventually, receiving, store, store_command
+
+
+@pytest.fixture
+def spool(tmp_path: Path) -> Iterator[Spool]:
+    with Spool.open(tmp_path / "storage", tmp_path / "zips", make=True) as spool:
+        yield spool
+
+
+def test_what_was_acknowledged_lies_in_incoming_under_an_arrivals_name(spool: Spool) -> None:
+    intake = Intake(spool)
+    with receiving(intake) as server, connect(server) as one, connect(server) as other:
+        assert [store(one, b"first"), store(other, b"second"), store(one, b"third")] == [0, 0, 0]
+    kept = {path.name: data_set_of(path) for path in spool.incoming.iterdir()}
+    ids = {re.fullmatch(r"\d{20}\.\d{20}\.[0-9a-f]{8}-(\d+)-(\d+)\.dcm", name): data for name, data in kept.items()}
+    assert {(match[1], match[2], data) for match, data in ids.items() if match} == {
+        ("1", "1", b"first"),
+        ("2", "1", b"second"),
+        ("1", "2", b"third"),
+    }
+    intake.stop(cut=False)
+    assert list(spool.receiving.iterdir()) == []
+
+
+def test_an_instance_on_its_way_is_seen_in_receiving_from_its_command_on(spool: Spool) -> None:
+    intake = Intake(spool)
+    with receiving(intake) as server, connect(server) as association:
+        association.write([wire.p_data(1, b"\3" + store_command())])
+        eventually(lambda: list(spool.receiving.glob("*/*.part")))
+        association.write([wire.p_data(1, b"\2data")])
+        assert answer(association) == 0
+        assert list(spool.receiving.glob("*/*.part")) == []
+    intake.stop(cut=False)
+
+
+def test_below_the_floor_of_free_space_all_is_refused(spool: Spool) -> None:
+    intake = Intake(spool, min_free=1 << 60)
+    with receiving(intake) as server, connect(server) as association:
+        assert store(association, b"data") == 0xA700
+    assert list(spool.incoming.iterdir()) == []
+    assert [path.name for path in spool.receiving.glob("*/*")] == ["closed"]
+    intake.stop(cut=False)
+
+
+def test_a_receiver_that_cuts_an_association_leaves_its_run_directory(spool: Spool) -> None:
+    intake = Intake(spool)
+    server = serve(LISTEN, intake)
+    server.start()
+    association = connect(server)
+    association.write([wire.p_data(1, b"\3" + store_command())])
+    eventually(lambda: list(spool.receiving.glob("*/*.part")))
+    intake.stop(cut=server.stop(grace_s=0))
+    association.abort()
+    assert [path.name for path in spool.receiving.glob("*/*")] == ["open"]
