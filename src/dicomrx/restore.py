@@ -20,8 +20,8 @@ _PREAMBLE: Final = 128
 _MAGIC: Final = b"DICM"
 _CHUNK: Final = 1 << 20
 
-Originals = Callable[[BinaryIO], "list[Callable[[BinaryIO], None]]"]
-"""Finds what belongs to an anonymized file: for each original, a writer of it. An empty list where it has none."""
+Originals = Callable[[BinaryIO], "list[Callable[[BinaryIO], None]] | None"]
+"""Finds what belongs to an anonymized file: for each original a writer of it, an empty list where it has none, None for no DICOM file."""
 
 
 @dataclass
@@ -75,11 +75,11 @@ def _members(source: Path, report: Report) -> Iterator[tuple[str, BinaryIO]]:
 
 
 def _one(file: BinaryIO, name: str, target: Path, originals: Originals, report: Report) -> None:
-    if not _is_dicom(file):
-        report.skipped += 1
-        return
     try:
         writers = originals(file)
+        if writers is None:
+            report.skipped += 1
+            return
         if not writers:
             report.failed.append((name, "there is no original of it here"))
             return
@@ -93,7 +93,8 @@ def _one(file: BinaryIO, name: str, target: Path, originals: Originals, report: 
     report.restored += 1
 
 
-def _is_dicom(file: BinaryIO) -> bool:
+def is_dicom_file(file: BinaryIO) -> bool:
+    """True for a file of the DICOM file format (PS3.10 7.1)."""
     file.seek(_PREAMBLE)
     magic = file.read(len(_MAGIC))
     file.seek(0)

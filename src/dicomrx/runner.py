@@ -3,12 +3,13 @@
 Events only wake it; the scan decides. A job that cannot be done now stays where it is, one that never can goes to quarantine.
 """
 
+import errno
 import logging
-import os
 import threading
+import time
 import traceback
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -16,12 +17,12 @@ from watchdog.events import FileSystemEvent, FileSystemEventHandler
 from watchdog.observers import Observer
 from watchdog.observers.api import BaseObserver
 
-from dicomrx.errors import DicomrxError, Defer, Reject, UnavailableError, is_machine_error
+from dicomrx.errors import Defer, DicomrxError, Reject, UnavailableError, is_machine_error
 from dicomrx.spool import quarantine
 from dicomrx.spool.layout import Spool
 
 STRIKES: Final = 3
-_RESCAN_S: Final = 5.0
+RESCAN_S: Final = 5.0
 _AFTER_FAILURE_S: Final = 1.0
 
 log = logging.getLogger(__name__)
@@ -85,16 +86,20 @@ class Tally:
     deferred: int = 0
     rejected: int = 0
     unavailable: UnavailableError | None = None
+    names: set[str] = field(default_factory=set, repr=False)
+    """What the done jobs were called."""
 
 
 class Runner:
     """Runs a stage until there is nothing left (`once`) or until it is told to stop (`forever`)."""
 
-    def __init__(self, stage: Stage, spool: Spool) -> None:
+    def __init__(self, stage: Stage, spool: Spool, rescan_s: float = RESCAN_S) -> None:
         self._stage = stage
+        self._rescan_s = rescan_s
         self._spool = spool
         self._wake = threading.Event()
         self._stop = threading.Event()
+        self._not_before: dict[str, float] = {}
 
     def stop(self) -> None:
         """End after the job in hand; for another thread, not for a signal handler."""
@@ -107,8 +112,10 @@ class Runner:
         total = Tally()
         while not self._stop.is_set():
             tally = self._pass()
-            total = Tally(total.done + tally.done, tally.deferred, total.rejected + tally.rejected, tally.unavailable)
-            if tally.done or tally.rejected:
+            new = tally.names - total.names  # what is done again is in another process's hands: waiting for it is no progress
+            names = total.names | new
+            total = Tally(total.done + len(new), tally.deferred, total.rejected + tally.rejected, tally.unavailable, names)
+            if new or tally.rejected:
                 continue
             pause = self._stage.ready_in()
             if pause is None or tally.unavailable:
@@ -126,68 +133,88 @@ class Runner:
                 self._wake.clear()
                 if self._stop.is_set():
                     break
-                tally = self._pass()
+                tally = self._tolerant_pass()
                 pause = self._stage.ready_in()
-                wait = _RESCAN_S if pause is None else min(pause, _RESCAN_S)
+                wait = self._rescan_s if pause is None else min(pause, self._rescan_s)
                 if tally.deferred or tally.unavailable:
                     self._stop.wait(min(wait, _AFTER_FAILURE_S))
                 self._wake.wait(wait)
         finally:
             hints.close()
 
+    def _tolerant_pass(self) -> Tally:
+        """A pass that a sick machine may end, but not the daemon."""
+        try:
+            return self._pass()
+        except OSError as error:
+            if not is_machine_error(error):
+                raise
+            log.error("%s: the machine is unwell: %s", self._stage.name, _kind(error))  # noqa: TRY400
+            return Tally(deferred=1)
+
     def _pass(self) -> Tally:
         tally = Tally()
         sick: list[Job] = []
-        for job in self._stage.scan():
-            if self._stop.is_set():
-                break
-            try:
-                self._do(job, tally, sick)
-            except UnavailableError as error:
-                log.warning("%s: %s", job.path.name, error)
-                tally.unavailable = error
-                break
-        self._spool.in_hand("")
+        try:
+            for job in self._stage.scan():
+                if self._stop.is_set():
+                    break
+                if self._not_before.get(job.path.name, 0.0) > time.monotonic():
+                    tally.deferred += 1
+                else:
+                    self._do(job, tally, sick)
+        except UnavailableError as error:
+            log.warning("%s: %s", self._stage.name, error)
+            tally.unavailable = error
+        finally:
+            self._spool.in_hand(None)
         if tally.done:  # the machine is well: what failed fails alone
             for job in sick:
                 self._spool.strike(job.path.name)
         return tally
 
     def _do(self, job: Job, tally: Tally, sick: list[Job]) -> None:
-        self._spool.in_hand(job.path.name)
+        name = job.path.name
+        self._not_before.pop(name, None)
         try:
-            if self._spool.strikes(job.path.name) >= STRIKES:
-                raise Reject("three-strikes", "the stage failed or died three times on this input")  # noqa: TRY301
-            self._stage.process(job)
+            self._attempt(job)
             tally.done += 1
+            tally.names.add(name)
         except Defer as later:
             tally.deferred += 1
-            log.warning("%s: %s", job.path.name, later)
+            if later.retry_in is not None:
+                self._not_before[name] = time.monotonic() + later.retry_in
+            log.warning("%s: %s", name, later)
         except Reject as never:
             self._reject(job, never, tally)
-        except UnavailableError:
-            raise
         except DicomrxError:
             raise
         except Exception as error:  # noqa: BLE001  the one place: a bug in one job must not stop the others
             if is_machine_error(error):
                 tally.deferred += 1
-                sick.append(job)
-                log.error("%s: the machine is unwell: %s", job.path.name, _kind(error))  # noqa: TRY400
+                sick += [job] if _may_be_its_own_fault(error) else []
+                log.error("%s: the machine is unwell: %s", name, _kind(error))  # noqa: TRY400
             else:
-                log.error("%s: a bug: %s", job.path.name, _kind(error))  # noqa: TRY400
+                log.error("%s: a bug: %s", name, _kind(error))  # noqa: TRY400
                 self._reject(job, Reject("bug", _kind(error)), tally)
 
+    def _attempt(self, job: Job) -> None:
+        self._spool.in_hand(job.path)
+        if self._spool.strikes(job.path.name) >= STRIKES and not self._is_study(job):
+            raise Reject("three-strikes", "the stage failed or died three times on this input")
+        self._stage.process(job)
+        self._spool.clear_strikes(job.path.name)
+
+    def _is_study(self, job: Job) -> bool:
+        return job.path.parent == self._spool.studies
+
     def _reject(self, job: Job, never: Reject, tally: Tally) -> None:
-        if not os.path.lexists(job.path):
-            return
-        if job.path.parent == self._spool.studies:  # nobody takes a study apart: it stays, and is tried again
+        if self._is_study(job):  # nobody takes a study apart: it stays, and is tried again
             tally.deferred += 1
             log.error("%s: %s", job.path.name, never)
-            return
-        quarantine.put_aside(self._spool, job.path, self._stage.name, never.reason, never.detail)
-        tally.rejected += 1
-        log.warning("%s: quarantined: %s", job.path.name, never)
+        elif quarantine.put_aside(self._spool, job.path, self._stage.name, never.reason, never.detail):
+            tally.rejected += 1
+            log.warning("%s: quarantined: %s", job.path.name, never)
 
 
 class Hints:
@@ -197,6 +224,7 @@ class Hints:
         self._folders = folders
         self._handler = _Wake(wake)
         self._observer: BaseObserver | None = None
+        self._told = False
         self.tend()
 
     def tend(self) -> None:
@@ -210,9 +238,11 @@ class Hints:
                 observer.schedule(self._handler, str(folder))
             observer.start()
         except OSError as error:  # no inotify instance or watch left: scans alone do
-            log.warning("no file events (%s): polling every %g s", error.strerror, _RESCAN_S)
+            if not self._told:
+                log.warning("no file events (%s): polling every %g s", error.strerror, RESCAN_S)
+            self._told = True
             return
-        self._observer = observer
+        self._observer, self._told = observer, False
 
     @staticmethod
     def _is_well(observer: BaseObserver) -> bool:
@@ -233,6 +263,11 @@ class _Wake(FileSystemEventHandler):
     def on_any_event(self, event: FileSystemEvent) -> None:
         if event.event_type in {"created", "moved"}:
             self._wake.set()
+
+
+def _may_be_its_own_fault(error: BaseException) -> bool:
+    """A full disk is never an input's: big ones would go to quarantine while small ones still fit."""
+    return isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.EIO)
 
 
 def _kind(error: BaseException) -> str:

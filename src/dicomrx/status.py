@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from dicomrx.spool import durable, quarantine
-from dicomrx.spool.incoming import arrivals, foreign
-from dicomrx.spool.layout import ARRIVED, MARKER, RECEIPT, Spool, read_json
+from dicomrx.spool.incoming import look
+from dicomrx.spool.layout import MARKER, RECEIPT, Spool, read_json
 from dicomrx.spool.ledger import Fate
 from dicomrx.spool.names import Frozen, part_begin
 from dicomrx.spool.outbox import read_attempts
-from dicomrx.spool.studies import entries, open_studies
+from dicomrx.spool.studies import Study, entries, open_studies
 from dicomrx.spool.watermark import horizon
 
 RECENT: Final = 50
@@ -65,7 +65,8 @@ def read(spool: Spool) -> Status:
     """Look once, upstream first."""
     now = spool.now()
     parts = [begin for run in spool.receiving.iterdir() for begin in _part_begins(run)]
-    waiting = [arrival.begin for arrival in arrivals(spool)] + [now] * len(foreign(spool))
+    lying = look(spool)
+    waiting = [arrival.begin for arrival in lying.arrivals] + [now] * len(lying.foreign)
     seen = horizon(spool)
     studies = list(_open(spool, now)) + list(_frozen(spool.outbox, "outbox")) + list(_frozen(spool.failed, "failed"))
     sent = _newest(spool.sent)
@@ -76,7 +77,7 @@ def read(spool: Spool) -> Status:
             _queue(spool, "scp", [(now - begin) / _NS for begin in parts]),
             _queue(spool, "anonymize", [(now - begin) / _NS for begin in waiting]),
             _queue(spool, "watch", [study.age_s for study in studies if study.state == "open"]),
-            _queue(spool, "upload", [study.age_s for study in studies if study.state in {"complete", "pending", "zipped", "sending"}]),
+            _queue(spool, "upload", [study.age_s for study in studies if study.state in {"complete", "pending", "sending"}]),
         ],
         studies=studies + list(_sent(sent[:RECENT])),
         sent=len(sent),
@@ -102,7 +103,7 @@ def _open(spool: Spool, now: int) -> Iterator[StudyState]:
     for uid in open_studies(spool):
         folder = spool.studies / uid
         try:
-            arrived = (folder / ARRIVED).stat().st_mtime_ns
+            arrived = Study(spool, uid).newest_arrival() or now
             count = len(entries(folder))
         except FileNotFoundError:  # frozen, or made, this instant
             continue
@@ -130,7 +131,9 @@ def _sent(found: list[tuple[float, Path, Frozen]]) -> Iterator[StudyState]:
     for age_s, path, frozen in found:
         receipt = read_json(path / RECEIPT) or {}
         manifest = read_json(path / "manifest.json") or {}
-        yield StudyState(frozen.study, frozen.generation, "sent", len(manifest.get("instances", ())), age_s, f"HTTP {receipt.get('status')}")
+        yield StudyState(
+            frozen.study, frozen.generation, "sent", len(manifest.get("instances", ())), age_s, f"HTTP {receipt.get('status')}"
+        )
 
 
 def _newest(parent: Path) -> list[tuple[float, Path, Frozen]]:

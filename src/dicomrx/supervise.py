@@ -38,6 +38,7 @@ class Child:
     """One command line of ours, run as a child process, again and again."""
 
     arguments: Sequence[str]
+    environment: Mapping[str, str] = field(repr=False)
     process: subprocess.Popen[bytes] | None = None
     started: float = 0.0
     failures: int = 0
@@ -52,9 +53,8 @@ class Child:
 class Supervisor:
     """Keeps child processes running until `stop`, or runs them once."""
 
-    def __init__(self, commands: Sequence[Sequence[str]], environment: Mapping[str, str]) -> None:
-        self._children = [Child(command) for command in commands]
-        self._environment = {**environment, PARENT: str(os.getpid())}
+    def __init__(self, children: Sequence[Child]) -> None:
+        self._children = children
         self._stop = threading.Event()
 
     def stop(self) -> None:
@@ -103,7 +103,8 @@ class Supervisor:
         return 0
 
     def _start(self, child: Child) -> None:
-        child.process = subprocess.Popen([sys.executable, "-m", "dicomrx", *child.arguments], env=self._environment)  # noqa: S603  our own program
+        environment = {**child.environment, PARENT: str(os.getpid())}
+        child.process = subprocess.Popen([sys.executable, "-m", "dicomrx", *child.arguments], env=environment)  # noqa: S603  our own program
         child.started = time.monotonic()
 
     def _end(self) -> None:

@@ -1,7 +1,10 @@
 """The status view: one screen of 80x24 that says whether it receives, what is stuck, what is lost, and how much room is left."""
 
+import contextlib
 import time
+from collections import Counter
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Final
 
 from rich.console import Console, Group, RenderableType
@@ -13,29 +16,38 @@ from dicomrx.status import Status, StudyState
 from dicomrx.text import safe
 
 UNBOUNDED: Final = 100_000
-_FIXED_LINES: Final = 14
+_FIXED_LINES: Final = 12  # headline, five of stages, heading of studies, quarantine, arrivals, three empty ones
+_NOTE_MAX: Final = 33  # what 80 columns leave
 _STYLES: Final = {"open": "cyan", "complete": "cyan", "pending": "yellow", "sending": "yellow", "sent": "green", "failed": "bold red"}
+# What is on its way first, the one that is nearest to leaving at the top; then what a person must look at; what is done last.
+_ORDER: Final = ("sending", "pending", "complete", "open", "failed", "sent")
 _STAGE_NOTES: Final = {"scp": "receiving", "anonymize": "to de-identify", "watch": "studies open", "upload": "studies to send"}
 _GIB: Final = 1 << 30
 
 
 def render(status: Status, height: int = 24) -> RenderableType:
-    """One screen; the studies take the lines that are left."""
-    rows = max(1, height - _FIXED_LINES)
-    return Group(_headline(status), _stages(status), _studies(status.studies, rows), _quarantine(status), _balance(status))
+    """One screen of at most `height` lines, none of which wraps; the studies take the lines that are left."""
+    rows = max(1, height - _FIXED_LINES - bool(status.blocked))
+    return Group(_headline(status), "", _stages(status), "", _studies(status.studies, rows), "", _quarantine(status), _balance(status))
 
 
 def watch(look: Callable[[], Status], console: Console, interval_s: float = 1.0) -> None:
-    """Show the view until Ctrl-C, at most once an interval."""
-    with Live(console=console, auto_refresh=False, screen=console.is_terminal) as live:
-        while True:
-            live.update(render(look(), console.height), refresh=True)
-            time.sleep(interval_s)
+    """Show the view until Ctrl-C, at most once an interval; one below the other where there is no terminal."""
+    with contextlib.suppress(KeyboardInterrupt):
+        if not console.is_terminal:
+            while True:
+                console.print(render(look(), UNBOUNDED))
+                time.sleep(interval_s)
+        # Another screen, each line overwritten in its place: nothing scrolls and nothing flickers.
+        with Live(console=console, auto_refresh=False, screen=True) as live:
+            while True:
+                live.update(render(look(), console.height), refresh=True)
+                time.sleep(interval_s)
 
 
 def _headline(status: Status) -> Text:
-    line = Text("dicomrx ", style="bold")
-    line.append(f"{status.free_bytes / _GIB:.1f} GiB free   {status.sent} sent", style="default")
+    line = Text("dicomrx ", style="bold", no_wrap=True, overflow="ellipsis")
+    line.append(f"{status.free_bytes / _GIB:.1f} GiB free   {status.sent} sent   {datetime.now(UTC):%H:%M:%S} UTC", style="default")
     if status.blocked:
         line.append(f"\nno study completes: {safe(status.blocked)}", style="bold red")
     return line
@@ -51,21 +63,31 @@ def _stages(status: Status) -> Table:
 
 def _studies(studies: list[StudyState], rows: int) -> Table:
     table = _table("study", "gen", "state", "images", "age", "")
-    shown = studies[:rows]
+    ordered = sorted(studies, key=_place)
+    shown = ordered if len(ordered) <= rows else ordered[: rows - 1]
     for study in shown:
         state = Text(study.state, style=_STYLES.get(study.state, ""))
         generation = "" if study.generation is None else str(study.generation)
-        table.add_row(short(study.study), generation, state, str(study.instances), _age(study.age_s), safe(study.note)[:28])
-    if len(studies) > rows:
-        table.add_row(Text(f"and {len(studies) - rows} more", style="dim"))
+        table.add_row(short(study.study), generation, state, str(study.instances), _age(study.age_s), safe(study.note, _NOTE_MAX))
+    if len(shown) < len(ordered):
+        rest = Counter(study.state for study in ordered[len(shown) :])
+        more = ", ".join(f"{count} {state}" for state, count in rest.items())
+        table.add_row(Text("and more", style="dim"), "", "", "", "", Text(more, style="dim"))
     return table
+
+
+def _place(study: StudyState) -> int:
+    return _ORDER.index(study.state) if study.state in _ORDER else 0
 
 
 def _quarantine(status: Status) -> Text:
     if not status.quarantine:
         return Text("quarantine: empty", style="dim")
-    reasons = ", ".join(f"{count} {safe(reason)}" for reason, count in sorted(status.quarantine.items()))
-    return Text(f"quarantine: {reasons}", style="yellow", overflow="ellipsis", no_wrap=True)
+    reasons: Counter[str] = Counter()
+    for place, count in status.quarantine.items():
+        reasons[place.rpartition("/")[2]] += count
+    told = ", ".join(f"{count} {safe(reason)}" for reason, count in reasons.most_common())
+    return Text(f"quarantine: {reasons.total()} ({told})", style="yellow", overflow="ellipsis", no_wrap=True)
 
 
 def _balance(status: Status) -> Text:

@@ -73,6 +73,10 @@ class Pipeline:
             if arguments[0] in {"all", "scp"}:
                 self.wait_for_echo()
             yield process
+        except BaseException:
+            print(self.logs())
+            print("\n".join(str(path) for path in sorted(self.storage.rglob("*"))))
+            raise
         finally:
             stop(process)
 

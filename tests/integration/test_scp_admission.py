@@ -180,11 +180,45 @@ def test_a_good_echo_is_answered_at_once_under_attack_and_all_is_given_back(inta
 def test_one_who_trickles_bytes_is_cut_at_the_deadline_of_the_pdu(intake: Folder) -> None:
     with receiving(intake, replace(LISTEN, read_s=0.5)) as server, socket.create_connection(server.address, 5) as stream:
         stream.sendall(ASSOCIATE[:10])
-        with contextlib.suppress(OSError):
-            for n in range(10, 60):
+        stream.settimeout(0.05)
+        began, end = time.monotonic(), b"?"
+        for n in range(10, 100):
+            with contextlib.suppress(TimeoutError, ConnectionError):
                 stream.sendall(ASSOCIATE[n : n + 1])
-                time.sleep(0.05)
-        eventually(lambda: not server._started().connections, 1)
+                end = stream.recv(1)
+            if not end:
+                break
+        assert 0.4 < time.monotonic() - began < 1.5
+
+
+def test_who_waits_has_a_limit_for_each_address_and_for_all() -> None:
+    admission = Admission(replace(LISTEN, max_connections=3))
+    visits = [admission.arrive("10.0.0.1") for _ in range(3)]
+    assert not admission.lets_in("10.0.0.1")
+    assert admission.lets_in("10.0.0.2")
+    visits += [admission.arrive(f"10.0.1.{n}") for n in range(9)]
+    assert not admission.lets_in("10.0.0.2")
+    visits[0].leave()
+    visits[0].leave()
+    assert admission.lets_in("10.0.0.1")
+    assert visits[1].admit("DICOMRCV", "A") is None
+    assert admission.lets_in("10.0.0.1")
+
+
+def test_who_hung_up_while_being_judged_takes_no_place() -> None:
+    admission = Admission(replace(LISTEN, max_connections=1))
+    visit = admission.arrive("10.0.0.1")
+    visit.leave()
+    assert visit.admit("DICOMRCV", "A") is not None
+    assert admission.arrive("10.0.0.1").admit("DICOMRCV", "A") is None
+
+
+def test_a_connection_that_is_closed_unused_leaves_no_thread_waiting(intake: Folder) -> None:
+    with receiving(intake) as server:
+        threads = threading.active_count()
+        with attack(server, b"", 5):
+            eventually(lambda: len(server._started().connections) == 5)
+        eventually(lambda: threading.active_count() <= threads, 3)
 
 
 def test_an_instance_that_takes_too_long_is_aborted_though_it_keeps_coming(intake: Folder) -> None:
@@ -217,7 +251,12 @@ def test_stopping_between_associations_cuts_nothing_and_closes_the_port(intake: 
     server.start()
     assert started == [server.address]
     assert echo(*server.address)
-    assert server.stop(grace_s=5) is False
+    with socket.create_connection(server.address) as waiting:
+        eventually(lambda: server._started().admission._waiting)
+        began = time.monotonic()
+        assert server.stop(grace_s=30) is False
+        assert time.monotonic() - began < 5
+        assert waiting.recv(1) == b""
     assert not server.alive
     assert not echo(*started[0])
 

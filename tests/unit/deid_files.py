@@ -2,10 +2,9 @@
 
 import io
 import struct
-from collections.abc import Iterable
 from pathlib import Path
 
-from pydicom.data import get_testdata_files
+from pydicom.data.data_manager import DATA_ROOT
 from pydicom.datadict import tag_for_keyword
 
 from dicomrx.deid import Context, Instance, deidentify, read, write
@@ -72,7 +71,7 @@ def after(instance: Instance, context: Context = CONTEXT) -> bytes:
     return stream.getvalue()
 
 
-def bundled() -> Iterable[Path]:
+def bundled() -> list[Path]:
     """Every DICOM file that pydicom's wheel carries."""
-    paths = sorted(Path(name) for name in get_testdata_files(download=False))
+    paths = sorted(Path(DATA_ROOT).glob("*_files/**/*"))
     return [path for path in paths if path.is_file() and path.read_bytes()[128:132] == b"DICM"]

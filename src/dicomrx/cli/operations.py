@@ -67,7 +67,7 @@ def status(
     elif watch:
         tui.watch(lambda: reading.read(spool), console)
     else:
-        console.print(tui.render(reading.read(spool), console.height if console.is_terminal else tui.UNBOUNDED))
+        console.print(tui.render(reading.read(spool), console.height - 1 if console.is_terminal else tui.UNBOUNDED))
 
 
 @with_settings(*TABLE)
@@ -83,6 +83,17 @@ def config(resolution: Resolution, *, as_json: AsJson = False) -> None:
     for row in found:
         table.add_row(row.name, Text(row.value), row.origin, Text(", ".join(row.overrode)))
     Console(highlight=False, markup=False, emoji=False).print(table)
+
+
+def demo(
+    *,
+    keep: Annotated[Path | None, typer.Option("--keep", metavar="DIR", help="new folder that gets everything and stays")] = None,
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="port of the demo's own receiver; 0: any free one")] = 0,
+) -> None:
+    """Run the whole pipeline on this machine: real images over the network to an API of its own, checked at the end."""
+    from dicomrx.demo.command import run
+
+    raise typer.Exit(run(keep, port))
 
 
 @quarantine.command("list")

@@ -5,6 +5,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Final
 
 from dicomrx import logs
@@ -15,7 +16,7 @@ from dicomrx.spool import durable
 from dicomrx.spool.by_name import frozen_by_name, still_pending
 from dicomrx.spool.layout import Spool
 from dicomrx.stages import STAGES
-from dicomrx.supervise import Supervisor, gravest
+from dicomrx.supervise import Child, Supervisor, gravest
 
 _MAX_WORKERS: Final = 8
 
@@ -95,7 +96,7 @@ def _workers(settings: Settings) -> int:
 
 def _run(name: str, spool: Spool, settings: Settings, *, once: bool) -> int:
     with STAGES[name].build(spool, settings) as stage:
-        runner = Runner(stage, spool)
+        runner = Runner(stage, spool, STAGES[name].rescan_s)
         with stopping(runner.stop):
             if once:
                 return exit_code(runner.once())
@@ -115,9 +116,16 @@ def run_passes(passes: Sequence[Sequence[str]], settings: Settings) -> int:
     return gravest([supervise([command], settings, once=True) for command in passes])
 
 
+def _environment(command: Sequence[str], settings: Settings) -> dict[str, str]:
+    """What a child needs to see exactly these settings; the API's secrets are for the uploader alone."""
+    if command[0] != "upload":
+        settings = replace(settings, api_password=None, api_token=None)
+    return as_env(settings, os.environ)
+
+
 def supervise(commands: Sequence[Sequence[str]], settings: Settings, *, once: bool = False) -> int:
     """Run commands of ours as child processes that see exactly these settings."""
-    supervisor = Supervisor(commands, as_env(settings, os.environ))
+    supervisor = Supervisor([Child(command, _environment(command, settings)) for command in commands])
     with stopping(supervisor.stop):
         return supervisor.once() if once else supervisor.forever()
 

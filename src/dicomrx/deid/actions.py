@@ -104,6 +104,14 @@ def keep_number(_context: Context, tag: int, vr: str, value: bytes) -> bytes | N
     return value if values.is_number(tag, vr, value) else None
 
 
+def keep_coded(context: Context, tag: int, vr: str, value: bytes) -> bytes | None:
+    """K for coded strings; among several, as in Image Type (0008,0008), only the one that is none takes the dummy."""
+    parts = value.split(b"\\")
+    if len(parts) == 1 or not any(part.strip(b" \0") and values.is_code_string(part) for part in parts):
+        return keep_number(context, tag, vr, value)
+    return b"\\".join(part if values.is_code_string(part) else DUMMIES[vr][0] for part in parts)
+
+
 def keep_technical(context: Context, tag: int, vr: str, value: bytes) -> bytes | None:
     """K for technical text; anything else takes the dummy."""
     return value if values.is_technical(value, context.charset) else text_dummy(context, tag, vr, value)

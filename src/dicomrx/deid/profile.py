@@ -158,8 +158,15 @@ def _extra_rule(tag: int, vr: str) -> Rule:
     code, reason = extra_rules.BY_VR.get(single, ("X", "a VR that no rule knows"))
     if code == "X":
         return _gone(reason)
-    action = actions.text_dummy if code == "D" else actions.BY_CODE.get(code, actions.remove)
-    return Rule(code, single, action, reason)
+    return Rule(code, single, _extra_action(code, single), reason)
+
+
+def _extra_action(code: str, vr: str) -> Action:
+    if code == "D":
+        return actions.text_dummy
+    if vr == "CS":
+        return actions.keep_coded
+    return actions.BY_CODE.get(code, actions.remove)
 
 
 def _single(vr: str) -> str:

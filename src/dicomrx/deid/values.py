@@ -19,11 +19,11 @@ _TEXT_FROM: Final = {"FD": 8, "FL": 16, "SL": 8, "SS": 8, "SV": 8, "UL": 8, "US"
 _TEXT_BYTES: Final = re.compile(rb"[A-Za-z0-9 ^=.,:;_@/\\-]+\0?")
 
 _CODE_STRING: Final = re.compile(rb" *[A-Z0-9_ ]{0,16}[ \0]*")
-# The standard allows 16 bytes; programs write every digit of a double. A run of 5 digits is a number, and no defined term has one.
+# A run of 5 digits is a number, and no defined term has one.
 _LONG_NUMBER: Final = re.compile(rb"[0-9]{5}")
 _DECIMAL: Final = re.compile(rb" *(?:[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?)?[ \0]*")
-_INTEGER: Final = re.compile(rb" *(?:[+-]?[0-9]{1,12})?[ \0]*")
-_DECIMAL_LIMIT: Final = 32
+_INTEGER: Final = re.compile(rb" *(?:[+-]?[0-9]{1,12}(?:\.0*)?)?[ \0]*")  # some writers add the point of a decimal
+_DECIMAL_LIMIT: Final = 32  # the standard allows 16; programs write every digit of a double
 _UID: Final = re.compile(rb"(?:[0-9]+(?:\.[0-9]+)*)?[\0 ]*")
 _UID_LIMIT: Final = 64
 
@@ -81,12 +81,13 @@ def _each(pattern: re.Pattern[bytes], limit: int | None = None) -> Callable[[byt
     return check
 
 
-def _is_code_string(value: bytes) -> bool:
-    return not _LONG_NUMBER.search(value) and all(_CODE_STRING.fullmatch(part) for part in value.split(b"\\"))
+def is_code_string(value: bytes) -> bool:
+    """True for one coded string (CS) such as a standard or a vendor defines."""
+    return not _LONG_NUMBER.search(value) and _CODE_STRING.fullmatch(value) is not None
 
 
 _STRINGS: Final[dict[str, Callable[[bytes], bool]]] = {
-    "CS": _is_code_string,
+    "CS": lambda value: all(map(is_code_string, value.split(b"\\"))),
     "DS": _each(_DECIMAL, _DECIMAL_LIMIT),
     "IS": _each(_INTEGER),
     "UI": is_uid,

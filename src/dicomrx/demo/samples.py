@@ -1,7 +1,7 @@
 """What the demo sends: pydicom's bundled files, and what is expected to become of each, decided here and not by the pipeline."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from hashlib import sha256
 from pathlib import Path
@@ -20,7 +20,7 @@ CONFLICT: Final = "conflict"
 EXCEPTIONS: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
     REFUSED: ("a directory of media is no storage class", ("*/DICOMDIR*",)),
     "burned-in": (
-        "ultrasound, secondary captures: their pixels may name the patient",
+        "ultrasound and captures: the pixels may name the patient",
         (
             *(f"charset_files/chr{name}.dcm" for name in ("Arab", "Fren", "FrenMulti", "Germ", "Greek", "H31", "H32", "Hbrw")),
             *(f"charset_files/chr{name}.dcm" for name in ("I2", "Russ", "X1", "X2")),
@@ -45,7 +45,7 @@ EXCEPTIONS: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
         ),
     ),
     "no-uid": (
-        "no Study, Series or SOP Instance UID: it belongs to no study",
+        "no UID of its own or of its study",
         (
             "charset_files/chrSQEncoding*.dcm",
             *(f"palettes/{name}.dcm" for name in ("fall", "hotiron", "hotmetalblue", "pet", "pet20step", "spring", "summer")),
@@ -57,7 +57,7 @@ EXCEPTIONS: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
         ),
     ),
     "unreadable": (
-        "two UIDs in one, or implicit VR sent as explicit: nobody knows what it says",
+        "an element twice, or implicit VR sent as explicit",
         ("palettes/winter.dcm", "test_files/SC_rgb_jpeg.dcm"),
     ),
     "truncated": ("it ends inside an element", ("test_files/MR_truncated.dcm", "test_files/rtplan_truncated.dcm")),
@@ -75,14 +75,19 @@ ORDINARY_WORDS: Final[Mapping[str, frozenset[str]]] = {
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One file to send; `key` is that of its content, `uids` are Study, Series and SOP Instance UID, empty where it has none."""
+    """One file to send.
+
+    `key` is that of its content. `uids` (Study, Series, SOP Instance) and `patient` (ID and its issuer, empty without an ID) are
+    read only where it is to be uploaded.
+    """
 
     number: int
     path: Path
     name: str
     key: str
     expected: str
-    uids: tuple[str, str, str]
+    uids: tuple[str, str, str] = ("", "", "")
+    patient: str = ""
 
     @property
     def label(self) -> str:
@@ -99,7 +104,13 @@ def bundled() -> list[Sample]:
 
 def _sample(number: int, path: Path, name: str) -> Sample:
     expected = next(_reasons(name), UPLOADED)
-    return Sample(number, path, name, content_key(path), expected, _uids(path) if expected == UPLOADED else ("", "", ""))
+    sample = Sample(number, path, name, content_key(path), expected)
+    if expected != UPLOADED:
+        return sample
+    dataset = dcmread(path, stop_before_pixels=True)
+    patient = f"{dataset.PatientID}^{dataset.get('IssuerOfPatientID', '')}" if dataset.get("PatientID") else ""
+    uids = (str(dataset.StudyInstanceUID), str(dataset.SeriesInstanceUID), str(dataset.SOPInstanceUID))
+    return replace(sample, uids=uids, patient=patient)
 
 
 def _reasons(name: str) -> Iterator[str]:
@@ -111,11 +122,6 @@ def _reasons(name: str) -> Iterator[str]:
 def _meta(path: Path) -> FileMeta | None:
     with path.open("rb") as file:
         return read_meta(file)
-
-
-def _uids(path: Path) -> tuple[str, str, str]:
-    dataset = dcmread(path, stop_before_pixels=True)
-    return str(dataset.StudyInstanceUID), str(dataset.SeriesInstanceUID), str(dataset.SOPInstanceUID)
 
 
 def content_key(path: Path) -> str:

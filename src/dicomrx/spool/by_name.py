@@ -21,9 +21,10 @@ def frozen_by_name(spool: Spool, wanted: str) -> list[Frozen]:
         return _study(spool, wanted)
     path = Path(os.path.abspath(wanted))
     frozen = Frozen.parse(path.stem if path.suffix == ".zip" else path.name)
-    if path.parent == spool.studies and is_pseudonymous_uid(path.name):
+    parent = path.parent.resolve()  # of the folder alone: a link in it would lead out of the spool
+    if parent == spool.studies.resolve() and is_pseudonymous_uid(path.name):
         return _study(spool, path.name)
-    if frozen is not None and path.parent in {spool.outbox, spool.failed, spool.sent, spool.zips}:
+    if frozen is not None and parent in {folder.resolve() for folder in (spool.outbox, spool.failed, spool.sent, spool.zips)}:
         return _generation(spool, frozen)
     if not path.exists():
         msg = f"{path.name} is neither a file nor a study of the spool {spool.root}"
@@ -38,9 +39,9 @@ def frozen_by_name(spool: Spool, wanted: str) -> list[Frozen]:
 def _study(spool: Spool, uid: str) -> list[Frozen]:
     with Study.locked(spool, uid) as study:
         if study.folder.is_dir():
-            if not (study.folder / ".complete").exists():
-                study.mark({"rule": "hand", "quiet_s": 0, "watermark": utc(spool.now()), "evidence": {}})
-            study.freeze()
+            by_hand = {"rule": "hand", "quiet_s": 0, "watermark": utc(spool.now()), "evidence": {}}
+            if study.freeze() is None and study.mark(by_hand):
+                study.freeze()
         generations = [path for path in study.generations() if path.parent != spool.sent]
         known = study.generations()
     if not known:

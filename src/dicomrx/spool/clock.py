@@ -24,13 +24,13 @@ class SpoolClock:
     at boot cannot run behind what is already there.
     """
 
-    def __init__(self, folder: Path, scratch: RunDirectory, newest_stamp: Callable[[], int]) -> None:
+    def __init__(self, folder: Path, scratch: Callable[[], RunDirectory], newest_stamp: Callable[[], int]) -> None:
         anchor = folder / _boot_name()
         if not anchor.exists():
             with locked(folder / ".lock"):
                 if not anchor.exists():
                     begin = max(time.time_ns(), newest_stamp() + 1)
-                    publish(str(begin - _monotonic()).encode(), anchor, scratch)
+                    publish(str(begin - _monotonic()).encode(), anchor, scratch())
         self._offset = int(anchor.read_text())
 
     def now(self) -> int:

@@ -54,6 +54,12 @@ def sync_directory(path: Path) -> None:
         os.close(fd)
 
 
+def sync_names(*paths: Path) -> None:
+    """The same for several directories, the deepest first."""
+    for path in paths:
+        sync_directory(path)
+
+
 def write_all(fd: int, data: bytes | memoryview) -> None:
     """Write all of `data`, however the kernel cuts it."""
     view = memoryview(data)
@@ -249,11 +255,14 @@ class RunDirectory:
         hidden = self.path.with_name(f".{self.path.name}")
         while True:
             hidden.mkdir(mode=_DIR_MODE)
+            fd = -1
             try:
                 fd = os.open(hidden, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
                 fcntl.flock(fd, fcntl.LOCK_EX)
                 hidden.rename(self.path)
             except FileNotFoundError:  # a sweeper was faster than our lock
+                if fd >= 0:
+                    os.close(fd)
                 continue
             sync_directory(self.path.parent)
             _ours.add(self.path)

@@ -1,6 +1,8 @@
 """`incoming/`: what has arrived, what somebody dropped there, and how either is taken."""
 
 import contextlib
+import errno
+import logging
 import os
 import stat
 import time
@@ -18,32 +20,37 @@ from dicomrx.spool.quarantine import put_aside
 QUIET_S: Final = 5.0
 PATIENCE_S: Final = 3600.0
 
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What lies in `incoming/`: arrivals by the begin of their reception, and what others dropped there."""
+
+    arrivals: list[Arrival]
+    foreign: list[Path]
+
+
+def look(spool: Spool) -> Listing:
+    """List `incoming/` once. No arrival: any other name, an unknown run, a stamp in the future."""
+    names = [name for name in os.listdir(spool.incoming) if visible(name)]
+    now = spool.now()  # after the listing: whatever is in it has ended before
+    known: dict[str, bool] = {}
+    ours, strangers = [], []
+    for name in names:
+        arrival = Arrival.parse(name)
+        if arrival is not None and arrival.run not in known:
+            known[arrival.run] = spool.ledger.knows(arrival.run)
+        if arrival is not None and known[arrival.run] and arrival.begin <= arrival.end <= now:
+            ours.append(arrival)
+        else:
+            strangers.append(spool.incoming / name)
+    return Listing(sorted(ours), sorted(strangers))
+
 
 def arrivals(spool: Spool) -> list[Arrival]:
     """Every arrival not yet filed, by the begin of its reception."""
-    now = spool.now()
-    found = (Arrival.parse(name) for name in os.listdir(spool.incoming))
-    known: dict[str, bool] = {}
-    return sorted(arrival for arrival in found if arrival is not None and _is_ours(spool, arrival, now, known))
-
-
-def foreign(spool: Spool) -> list[Path]:
-    """What lies in `incoming/` and is no arrival: dropped by someone, an unknown run, or a stamp in the future."""
-    names = [name for name in os.listdir(spool.incoming) if visible(name)]
-    now = spool.now()
-    known: dict[str, bool] = {}
-    strangers = []
-    for name in names:
-        arrival = Arrival.parse(name)
-        if arrival is None or not _is_ours(spool, arrival, now, known):
-            strangers.append(spool.incoming / name)
-    return sorted(strangers)
-
-
-def _is_ours(spool: Spool, arrival: Arrival, now: int, known: dict[str, bool]) -> bool:
-    if arrival.run not in known:
-        known[arrival.run] = spool.ledger.knows(arrival.run)
-    return known[arrival.run] and arrival.begin <= arrival.end <= now
+    return look(spool).arrivals
 
 
 @contextlib.contextmanager
@@ -83,57 +90,72 @@ class _Seen:
 class Adoption:
     """Turns what others drop into `incoming/` into arrivals, once it has been quiet for `QUIET_S`.
 
-    Quiet is judged by the kernel's clock on the file system, or by our own observation, whichever says so first: neither a
-    wrong wall clock nor a time copied from elsewhere can hasten it.
+    Quiet is judged by the change time that the kernel gives, which no copying program can set, or where the wall clock has
+    been set back, by our own observation.
     """
 
     def __init__(self, spool: Spool) -> None:
         self._spool = spool
         self._seen: dict[Path, _Seen] = {}
+        self._stuck: set[Path] = set()
         self._number = 0
 
     def run(self) -> list[Arrival]:
         """Adopt what is ready; returns the new arrivals."""
-        entries = list(_walk(foreign(self._spool)))
+        entries = [entry for path in look(self._spool).foreign for entry in _walk(path)]
         present = {path for path, _ in entries}
         self._seen = {path: seen for path, seen in self._seen.items() if path in present}
+        self._stuck &= present
         kernel_now = self._kernel_now() if entries else 0.0
-        adopted = [self._adopt(path, status, kernel_now) for path, status in entries]
-        for path in foreign(self._spool):
-            _remove_empty(path, kernel_now)
+        adopted = [self._take(path, status, kernel_now) for path, status in entries]
         return [arrival for arrival in adopted if arrival is not None]
 
     def pending(self) -> bool:
-        """True while something waits to be adopted."""
-        return bool(foreign(self._spool))
+        """True while something waits to be adopted that this process may adopt."""
+        stuck = {self._spool.incoming / path.relative_to(self._spool.incoming).parts[0] for path in self._stuck}
+        return bool(set(look(self._spool).foreign) - stuck)
 
-    def _adopt(self, path: Path, status: os.stat_result, kernel_now: float) -> Arrival | None:
-        if not stat.S_ISREG(status.st_mode):
-            put_aside(self._spool, path, "anonymize", "not-a-file", "a link, device or socket in incoming/")
-            return None
+    def _take(self, path: Path, status: os.stat_result, kernel_now: float) -> Arrival | None:
+        quiet = self._is_quiet(path, status, kernel_now)
+        try:
+            if stat.S_ISDIR(status.st_mode):
+                _remove_empty(path, quiet=quiet)
+            elif not stat.S_ISREG(status.st_mode):
+                put_aside(self._spool, path, "anonymize", "not-a-file", "a link, device or socket in incoming/")
+            elif quiet:
+                return self._adopt(path)
+            else:
+                self._give_up(path)
+        except FileNotFoundError:
+            pass
+        except PermissionError:
+            self._refused(path)
+        return None
+
+    def _is_quiet(self, path: Path, status: os.stat_result, kernel_now: float) -> bool:
         mono = time.monotonic()
         looks = (status.st_ctime_ns, status.st_size, status.st_ino)
         seen = self._seen.setdefault(path, _Seen(mono, mono, looks))
         if seen.looks != looks:
             seen.looks, seen.since = looks, mono
-        quiet = kernel_now - status.st_ctime >= QUIET_S or mono - seen.since >= QUIET_S
-        try:
-            if not quiet:
-                self._give_up(path, mono - seen.first)
-                return None
-            self._number += 1
-            arrival = new_arrival(self._spool, self._number)
-            durable.move(path, self._spool.incoming / arrival.name)
-        except FileNotFoundError:
-            return None
-        except PermissionError:
-            self._give_up(path, mono - seen.first)
-            return None
+        return kernel_now - status.st_ctime >= QUIET_S or mono - seen.since >= QUIET_S
+
+    def _adopt(self, path: Path) -> Arrival:
+        self._number += 1
+        arrival = new_arrival(self._spool, self._number)
+        durable.move(path, self._spool.incoming / arrival.name)
         self._spool.ledger.note(arrival, Fate.ACKNOWLEDGED)
         return arrival
 
-    def _give_up(self, path: Path, waited_s: float) -> None:
-        if waited_s > PATIENCE_S:
+    def _refused(self, path: Path) -> None:
+        if path not in self._stuck:
+            self._stuck.add(path)
+            log.error("something in incoming/ may not be moved by this user: until it is taken away, no study completes")
+        with contextlib.suppress(PermissionError):
+            self._give_up(path)
+
+    def _give_up(self, path: Path) -> None:
+        if time.monotonic() - self._seen[path].first > PATIENCE_S:
             put_aside(self._spool, path, "anonymize", "not-adopted", "an hour in incoming/ without being quiet or readable")
 
     def _kernel_now(self) -> float:
@@ -144,25 +166,27 @@ class Adoption:
         return now
 
 
-def _walk(paths: list[Path]) -> Iterator[tuple[Path, os.stat_result]]:
-    """Everything below `paths` that is not a folder, hidden names too once they lie in a folder of someone's."""
-    for path in paths:
-        try:
+def _walk(top: Path) -> list[tuple[Path, os.stat_result]]:
+    """`top` and all below it, a folder after what it holds; hidden names too, once they lie in a folder of someone's."""
+    found = []
+    stack = [top]
+    while stack:
+        path = stack.pop()
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
             status = path.lstat()
+            found.append((path, status))
             if stat.S_ISDIR(status.st_mode):
-                yield from _walk(sorted(path.iterdir()))
-            else:
-                yield path, status
-        except (FileNotFoundError, NotADirectoryError):
-            continue
+                with contextlib.suppress(PermissionError):
+                    stack += sorted(path.iterdir())
+    return found[::-1]
 
 
-def _remove_empty(path: Path, kernel_now: float) -> None:
-    """Remove a dropped folder once nothing is left in it and nobody has touched it for a while."""
-    with contextlib.suppress(OSError):
-        if path.is_symlink() or not path.is_dir():
-            return
-        for child in sorted(path.iterdir()):
-            _remove_empty(child, kernel_now)
-        if kernel_now - path.stat().st_ctime >= QUIET_S:
+def _remove_empty(path: Path, *, quiet: bool) -> None:
+    """Remove a dropped folder once nothing is left in it and nobody has touched it for a while; raises PermissionError."""
+    try:
+        empty = next(path.iterdir(), None) is None
+        if empty and quiet:
             path.rmdir()
+    except OSError as error:
+        if error.errno != errno.ENOTEMPTY:
+            raise

@@ -7,6 +7,7 @@ refuses intake. What is in it has begun and is not yet in `incoming/`, which is 
 import contextlib
 import errno
 import itertools
+import logging
 import os
 import threading
 from collections.abc import Iterator
@@ -21,6 +22,8 @@ from dicomrx.spool.names import Arrival, part_name, stamp
 
 OPEN: Final = "open"
 CLOSED: Final = "closed"
+
+log = logging.getLogger(__name__)
 
 
 class Intake:
@@ -42,8 +45,12 @@ class Intake:
 
     def _start_run(self) -> RunDirectory:
         run = RunDirectory(self._spool.receiving, prefix=f"{stamp(self._spool.now())}.")
-        self._spool.ledger.register(run.run)
-        _touch(run.path / OPEN)
+        try:
+            self._spool.ledger.register(run.run)
+            _touch(run.path / OPEN)
+        except OSError:
+            run.close()
+            raise
         return run
 
     def new_association(self) -> int:
@@ -62,15 +69,19 @@ class Intake:
             run = self._run
             self._busy[run.run] = self._busy.get(run.run, 0) + 1
         try:
-            return Reception(self, self._spool, run, association, number)
+            with self.closing_on_machine_errors():
+                return Reception(self, self._spool, run, association, number)
         except OSError:
             self.release(run)
             raise
 
     def tend(self) -> None:
-        """Close for want of room, or open again in a run directory of its own; called now and then, and before each instance."""
-        room = self._spool.free_bytes() > self._min_free
-        with self._lock:
+        """Close for want of room, or open again in a run directory of its own; called now and then, and before each instance.
+
+        Where the disk does not let it, it stays as it is, and the next call tries again.
+        """
+        with self._lock, contextlib.suppress(OSError):
+            room = self._spool.free_bytes() > self._min_free
             if self._open and not room:
                 self._close()
             elif not self._open and room:
@@ -82,18 +93,20 @@ class Intake:
         try:
             yield
         except OSError:
-            with self._lock:
+            with self._lock, contextlib.suppress(OSError):
                 if self._open:
                     self._close()
             raise
 
     def _close(self) -> None:
-        durable.move(self._run.path / OPEN, self._run.path / CLOSED)
         self._open = False
+        log.warning("no instance is taken in: there is no room in %s, or its disk fails", self._spool.root)
+        durable.move(self._run.path / OPEN, self._run.path / CLOSED)
 
     def _reopen(self) -> None:
         old, self._run = self._run, self._start_run()
         self._open = True
+        log.info("instances are taken in again")
         if not self._busy.get(old.run):
             old.close()
 
@@ -114,8 +127,12 @@ class Intake:
         self._spool.ledger.note_association(self._run.run, {"association": association, "at": self._spool.now(), **facts})
 
     def stop(self, *, cut: bool) -> None:
-        """End this receiver. Where an association was `cut`, its run directory stays, and completion waits for the next receiver."""
-        self._run.close(keep=cut)
+        """End this receiver.
+
+        Where an association was `cut`, or an instance refused that its sender still has, its run directory stays, and
+        completion waits for the next receiver.
+        """
+        self._run.close(keep=cut or not self._open)
 
 
 class Reception:
@@ -148,7 +165,7 @@ class Reception:
         with self._intake.closing_on_machine_errors():
             durable.sync(self._fd)
             durable.link(self._part, self._spool.incoming / arrival.name)
-        self._spool.ledger.note(arrival, Fate.ACKNOWLEDGED)
+            self._spool.ledger.note(arrival, Fate.ACKNOWLEDGED)
         self.drop()
         return arrival
 
@@ -157,9 +174,11 @@ class Reception:
         if self._fd < 0:
             return
         fd, self._fd = self._fd, -1
-        os.close(fd)
-        self._part.unlink(missing_ok=True)
-        self._intake.release(self._run)
+        try:
+            os.close(fd)
+            self._part.unlink(missing_ok=True)
+        finally:
+            self._intake.release(self._run)
 
 
 def _touch(path: Path) -> None:

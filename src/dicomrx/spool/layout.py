@@ -1,6 +1,7 @@
 """The spool's tree: where everything lies, and how it is made, checked and opened."""
 
 import contextlib
+import errno
 import grp
 import json
 import os
@@ -12,7 +13,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final, Self
 
-from dicomrx.errors import CannotCreateError, NoInputError
+from dicomrx.errors import CannotCreateError, NoInputError, is_machine_error
 from dicomrx.spool import durable
 from dicomrx.spool.binding import Binding
 from dicomrx.spool.clock import SpoolClock
@@ -57,13 +58,19 @@ class Spool:
         it cannot be made, or the file system does not do what a spool needs.
         """
         spool = cls(root.absolute(), zips.absolute()) if make else cls.at(root, zips)
-        if not (spool.run_dir / "id").is_file():
-            spool._refuse_foreign()
         try:
-            spool._build(group)
-        except PermissionError as error:
+            if not (spool.run_dir / "id").is_file():
+                spool._refuse_foreign()  # noqa: SLF001  its own class
+            spool._build(group)  # noqa: SLF001  its own class
+        except OSError as error:
+            spool.close()
+            if is_machine_error(error) and error.errno != errno.EROFS:
+                raise
             msg = f"cannot use the spool {spool.root}: {error.strerror} at {error.filename}"
             raise CannotCreateError(msg) from error
+        except CannotCreateError:
+            spool.close()
+            raise
         return spool
 
     @classmethod
@@ -119,6 +126,8 @@ class Spool:
             durable.link(probe, probe.with_suffix(".link"))
             durable.move(probe.with_suffix(".link"), probe.with_suffix(".moved"))
         except OSError as error:
+            if is_machine_error(error):
+                raise
             msg = f"the file system of {self.root} lacks hard links or renames that refuse to overwrite ({error.strerror})"
             raise CannotCreateError(msg) from error
         for path in (probe, probe.with_suffix(".moved")):
@@ -153,7 +162,7 @@ class Spool:
 
     @cached_property
     def _clock(self) -> SpoolClock:
-        return SpoolClock(self.run_dir / "clock", self.scratch, self._newest_stamp)
+        return SpoolClock(self.run_dir / "clock", lambda: self.scratch, self._newest_stamp)
 
     def now(self) -> int:
         """Spool time in nanoseconds."""
@@ -192,10 +201,9 @@ class Spool:
         text = json.dumps({"version": 1, **document}, indent=1, sort_keys=True, ensure_ascii=True)
         durable.publish(text.encode() + b"\n", target, self.scratch)
 
-    def in_hand(self, name: str) -> None:
+    def in_hand(self, path: Path | None) -> None:
         """Note what this process works on, so that its death is a strike against that input."""
-        path = self.scratch.path / _IN_HAND
-        path.write_text(name)
+        (self.scratch.path / _IN_HAND).write_bytes(os.fsencode(path) if path else b"")
 
     def strike(self, name: str) -> int:
         """One more failure of an input, durably; returns how many there are now."""
@@ -221,9 +229,9 @@ class Spool:
         """Remove what dead processes left unfinished; what one had in hand gets a strike."""
         for path in durable.dead_run_directories(self.run_dir / "tmp"):
             hand = path / _IN_HAND
-            name = hand.read_text() if hand.exists() else ""
-            if name:
-                self.strike(name)
+            held = Path(os.fsdecode(hand.read_bytes())) if hand.exists() else Path()
+            if held.name and os.path.lexists(held):
+                self.strike(held.name)
             durable.remove_tree(path)
         if self.zips.is_dir():
             durable.sweep(self.zips / ".tmp")

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
 
-from dicomrx.spool.durable import write_all
+from dicomrx.spool.durable import sync_directory, write_all
 from dicomrx.spool.names import Arrival, visible
 
 
@@ -22,7 +22,10 @@ class Fate(StrEnum):
 
 
 class Ledger:
-    """Append-only files, one a run: a line is written by one call, so many processes can share them."""
+    """Append-only files, one a run: a line is written by one call, so many processes can share them.
+
+    A line begins with its newline: one that a full disk cut short spoils none after it.
+    """
 
     def __init__(self, arrivals: Path, associations: Path) -> None:
         self._arrivals = arrivals
@@ -31,6 +34,7 @@ class Ledger:
     def register(self, run: str) -> None:
         """Make a run known: an arrival of an unknown run is somebody's file and is adopted."""
         _append(self._arrivals / run, b"")
+        sync_directory(self._arrivals)
 
     def knows(self, run: str) -> bool:
         """True for a run of this spool."""
@@ -38,11 +42,11 @@ class Ledger:
 
     def note(self, arrival: Arrival, fate: Fate) -> None:
         """Write down what became of an arrival."""
-        _append(self._arrivals / arrival.run, f"{arrival.association}-{arrival.number} {fate}\n".encode())
+        _append(self._arrivals / arrival.run, f"\n{arrival.association}-{arrival.number} {fate}".encode())
 
     def note_association(self, run: str, facts: Mapping[str, object]) -> None:
         """Write down an association: AE titles, peer, how it ended; nothing of a patient."""
-        _append(self._associations / run, json.dumps(facts, sort_keys=True).encode() + b"\n")
+        _append(self._associations / run, b"\n" + json.dumps(facts, sort_keys=True).encode())
 
     def counts(self) -> Counter[Fate]:
         """How many arrivals met each fate; one that met the same twice counts once."""

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from typing import Final, Self
 
 STAMP_DIGITS: Final = 20
-_ARRIVAL: Final = re.compile(r"(\d{20})\.(\d{20})\.([0-9a-f]{8})-(\d{1,12})-(\d{1,12})\.dcm", re.ASCII)
+# A stamp begins with 0 until the year 2286; what lies beyond is no time that a file system could keep.
+_ARRIVAL: Final = re.compile(r"(0\d{19})\.(0\d{19})\.([0-9a-f]{8})-(\d{1,12})-(\d{1,12})\.dcm", re.ASCII)
 _PART: Final = re.compile(r"(\d{20})\.(\d{1,12}-\d{1,12})\.part", re.ASCII)
 _RUN: Final = re.compile(r"(\d{20})\.([0-9a-f]{8})", re.ASCII)
 _UID: Final = re.compile(r"2\.25\.(0|[1-9]\d{0,38})", re.ASCII)

@@ -5,16 +5,19 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
+from dicomrx.errors import Defer
 from dicomrx.spool import durable
 from dicomrx.spool.layout import ATTEMPTS, MANIFEST, RECEIPT, Spool, read_json
 from dicomrx.spool.names import Frozen
 from dicomrx.spool.studies import entries
 
+_OTHER_ZIP_RETRY_S: Final = 60.0
+
 
 def frozen_studies(spool: Spool) -> list[Frozen]:
-    """What waits in `outbox/`, oldest freeze first."""
+    """What waits in `outbox/`, the longest untouched first."""
     found = []
     for name in os.listdir(spool.outbox):
         frozen = Frozen.parse(name)
@@ -42,6 +45,7 @@ class Outgoing:
             yield None
             return
         try:
+            durable.sync_names(spool.outbox, spool.studies)  # who froze it may have died before that
             yield cls(spool, frozen)
         finally:
             os.close(fd)
@@ -67,15 +71,24 @@ class Outgoing:
         """Record a step of an attempt durably: before its first byte, and after its answer."""
         fd = os.open(self.folder / ATTEMPTS, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o660)
         try:
-            durable.write_all(fd, json.dumps(facts, sort_keys=True).encode() + b"\n")
+            durable.write_all(fd, b"\n" + json.dumps(facts, sort_keys=True).encode())
             durable.sync(fd)
         finally:
             os.close(fd)
         durable.sync_directory(self.folder)
 
     def attempts(self) -> list[dict[str, Any]]:
-        """The steps recorded so far; a line cut by a crash is the last and says nothing."""
+        """The steps recorded so far."""
         return read_attempts(self.folder)
+
+    def is_zipped(self) -> bool:
+        """True where the zip is there; raises Defer where another's bears its name, for it would be sent in its place."""
+        if not self.zip.exists():
+            return False
+        if not (self.folder / MANIFEST).exists():  # which is always written first
+            msg = f"{self.zip} is there before it was made, perhaps left by an earlier spool: move it away"
+            raise Defer(msg, _OTHER_ZIP_RETRY_S)
+        return True
 
     @contextlib.contextmanager
     def making_zip(self) -> Iterator[Path]:
@@ -88,8 +101,7 @@ class Outgoing:
                 durable.sync(fd)
             finally:
                 os.close(fd)
-            with contextlib.suppress(FileExistsError):
-                durable.link(part, self.zip)
+            durable.link(part, self.zip)
         finally:
             part.unlink(missing_ok=True)
 
@@ -115,9 +127,12 @@ def clean(spool: Spool, sent: Path) -> None:
 
 
 def read_attempts(folder: Path) -> list[dict[str, Any]]:
-    """The steps of all attempts to send the study in `folder`."""
+    """The steps of all attempts to send the study in `folder`; a line that a crash or a full disk cut says nothing."""
+    steps = []
     try:
-        lines = (folder / ATTEMPTS).read_bytes().split(b"\n")
+        for line in (folder / ATTEMPTS).read_bytes().splitlines():
+            with contextlib.suppress(ValueError):
+                steps.append(json.loads(line))
     except FileNotFoundError:
-        return []
-    return [json.loads(line) for line in lines[:-1]]
+        pass
+    return steps

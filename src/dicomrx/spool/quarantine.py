@@ -3,6 +3,7 @@
 import contextlib
 import os
 import re
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -34,14 +35,44 @@ class Item:
         return self.path.stem if self.path.suffix == ".dcm" else self.path.name
 
 
-def put_aside(spool: Spool, path: Path, stage: str, reason: str, detail: str = "") -> Path:
+def put_aside(spool: Spool, path: Path, stage: str, reason: str, detail: str = "") -> Path | None:
     """Move an input to `quarantine/<stage>/<reason>/` under a name of ours, its reason beside it; a frozen study to `failed/`.
 
-    The reason is durable before the move: after a crash between the two the input is rejected again and finds it.
+    Returns None where it is gone, or in another process's hands. The reason is durable before the move: after a crash
+    between the two the input is rejected again and finds it.
     """
-    if path.parent == spool.outbox:
-        return _dead_letter(spool, path, stage, reason, detail)
-    arrival = Arrival.parse(path.name)
+    with contextlib.ExitStack() as stack:
+        if not _held(path, stack):
+            return None
+        if path.parent == spool.outbox:
+            return _dead_letter(spool, path, stage, reason, detail)
+        return _quarantine(spool, path, stage, reason, detail)
+
+
+def _held(path: Path, stack: contextlib.ExitStack) -> bool:
+    """Claim a file or folder that is to move; what cannot be opened (a link, a device, no rights) nobody works on."""
+    try:
+        mode = path.lstat().st_mode
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+            return True
+        fd = durable.claim(path)
+    except FileNotFoundError:
+        return False
+    except PermissionError:
+        return True
+    if fd is not None:
+        stack.callback(os.close, fd)
+    return fd is not None
+
+
+def _arrival(spool: Spool, path: Path) -> Arrival | None:
+    """The arrival that `path` is; a name that somebody else gave is never kept."""
+    arrival = Arrival.parse(path.name) if path.parent == spool.incoming else None
+    return arrival if arrival is not None and spool.ledger.knows(arrival.run) else None
+
+
+def _quarantine(spool: Spool, path: Path, stage: str, reason: str, detail: str) -> Path:
+    arrival = _arrival(spool, path)
     stem = arrival.name.removesuffix(".dcm") if arrival else f"{spool.scratch.run}-{spool.new_path('').name}"
     folder = spool.quarantine / stage / _PLAIN.sub("-", reason.lower())
     durable.make_directory(folder)
@@ -60,8 +91,8 @@ def _dead_letter(spool: Spool, path: Path, stage: str, reason: str, detail: str)
     frozen = Frozen.parse(path.name)
     study = frozen.study if frozen else path.name
     with spool.study_lock(study):
-        with contextlib.suppress(FileExistsError):
-            spool.write_json(path / REASON, {"stage": stage, "reason": reason, "detail": detail, "arrival": None, "at": _utc_now()})
+        durable.remove(path / REASON)  # of an earlier time, where a crash came before the move
+        spool.write_json(path / REASON, {"stage": stage, "reason": reason, "detail": detail, "arrival": None, "at": _utc_now()})
         durable.move(path, spool.failed / path.name)
     spool.clear_strikes(path.name)
     return spool.failed / path.name
@@ -96,6 +127,7 @@ def requeue(spool: Spool, item: Item, number: int) -> Path:
     frozen = Frozen.parse(item.path.name)
     if frozen is not None:
         target = spool.outbox / item.path.name
+        spool.clear_strikes(item.path.name)
         with spool.study_lock(frozen.study):
             durable.move(item.path, target)
             durable.remove(target / REASON)
@@ -110,8 +142,6 @@ def requeue(spool: Spool, item: Item, number: int) -> Path:
     target = spool.incoming / arrival.name
     durable.move(item.path, target)
     durable.remove(item.path.with_suffix(".json"))
-    with contextlib.suppress(OSError):
-        os.rmdir(item.path.parent)
     return target
 
 

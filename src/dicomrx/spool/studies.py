@@ -6,16 +6,21 @@ new folder, the next generation.
 
 import contextlib
 import os
+import stat
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from hashlib import file_digest
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Final, Self
 
+from dicomrx.errors import Defer
 from dicomrx.spool import durable
-from dicomrx.spool.layout import ARRIVED, MANIFEST, MARKER, RECEIPT, Spool, read_json
+from dicomrx.spool.layout import ARRIVED, ATTEMPTS, MANIFEST, MARKER, REASON, RECEIPT, Spool, read_json
 from dicomrx.spool.names import Frozen, is_pseudonymous_uid, visible
+
+_DOCUMENTS: Final = frozenset({MANIFEST, RECEIPT, REASON, ATTEMPTS})
+_STRAY_RETRY_S: Final = 60.0
 
 
 @dataclass(frozen=True, order=True)
@@ -48,15 +53,17 @@ class Study:
     def filed(self, series: str, instance: str) -> set[str]:
         """SHA-256 of every output already filed for this instance, wherever the study's generations lie now.
 
-        A file proves itself; a receipt with its manifest proves what was sent and perhaps removed.
+        A file proves itself; a receipt with its manifest proves what was sent and perhaps removed. Each is synced before it
+        is relied on: who made it may have died before that.
         """
-        inside = Path(series) / f"{instance}.dcm"
         found = set()
         for folder in (self.folder, *self.generations()):
-            with contextlib.suppress(FileNotFoundError, NotADirectoryError), (folder / inside).open("rb") as file:
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError), (folder / series / f"{instance}.dcm").open("rb") as file:
+                durable.sync(file.fileno())
+                durable.sync_names(folder / series, folder, folder.parent)
                 found.add(file_digest(file, "sha256").hexdigest())
-        for folder in self.generations():
             if (folder / RECEIPT).exists():
+                durable.sync_names(folder, folder.parent)
                 found |= {row["sha256"] for row in _manifest_rows(folder) if (row["series"], row["instance"]) == (series, instance)}
         return found
 
@@ -70,12 +77,16 @@ class Study:
                     found.append((frozen.generation, parent / name))
         return [path for _, path in sorted(found)]
 
-    def file(self, part: Path, series: str, instance: str) -> Path:
-        """Give a finished, fsynced output its final name; a marker goes first. Raises FileExistsError."""
-        self.unmark()
+    def file(self, part: Path, series: str, instance: str, end: int) -> Path:
+        """Give a finished, fsynced output its final name; a marker goes first. Raises FileExistsError.
+
+        `end` is its arrival's end stamp, noted before it is there: after a crash between the two the study must not look quiet.
+        """
         target = self.folder / series / f"{instance}.dcm"
         durable.make_directory(target.parent)
+        self.arrived(end)
         durable.link(part, target)
+        durable.sync_names(self.folder, self.folder.parent)  # whoever made them may have died before they were durable
         return target
 
     def unmark(self) -> None:
@@ -90,7 +101,7 @@ class Study:
         if not self.folder.is_dir():
             return
         self.unmark()
-        newest = max(end, self.newest_arrival())
+        newest = max(end, self.newest_arrival() or 0)
         path = self.folder / ARRIVED
         if path.exists():
             durable.set_time(path, newest)
@@ -102,12 +113,12 @@ class Study:
         durable.link(part, path)
         part.unlink()
 
-    def newest_arrival(self) -> int:
-        """The end stamp of the study's newest arrival (spool time, ns), 0 where none is noted."""
+    def newest_arrival(self) -> int | None:
+        """The end stamp of the study's newest arrival (spool time, ns), None where none is noted."""
         try:
             status = (self.folder / ARRIVED).stat()
         except FileNotFoundError:
-            return 0
+            return None
         return status.st_mtime_ns
 
     def entries(self) -> list[Entry]:
@@ -115,35 +126,47 @@ class Study:
         return entries(self.folder)
 
     def mark(self, rule: Mapping[str, Any]) -> bool:
-        """Write `.complete`, or remove a folder that holds no instance; returns whether it is marked now."""
+        """Write `.complete`, or remove a folder that holds no instance; returns whether it is marked now.
+
+        Raises Defer where something else lies in it: that may identify someone, and is never sent.
+        """
         found = self.entries()
         if not found:
             self._remove_empty()
             return False
+        if any(entry.size < 0 for entry in found):
+            msg = f"files that are not dicomrx's lie in {self.folder}: move them away, until then the study is not complete"
+            raise Defer(msg, _STRAY_RETRY_S)
         counts = Counter(entry.series for entry in found)
         files = [[entry.series, entry.instance, entry.size] for entry in found]
         self._spool.write_json(self.folder / MARKER, {"study": self.uid, **rule, "counts": dict(counts), "files": files})
         return True
 
     def _remove_empty(self) -> None:
-        durable.remove(self.folder / ARRIVED)
         with contextlib.suppress(OSError):
             for series in self.folder.iterdir():
-                series.rmdir()
+                if series.name != ARRIVED:
+                    series.rmdir()
+            durable.remove(self.folder / ARRIVED)
             self.folder.rmdir()
 
     def freeze(self) -> Frozen | None:
         """Rename a marked study to `outbox/`, if it is exactly its marker; if not, the marker goes and None is returned."""
-        marker = read_json(self.folder / MARKER)
-        if marker is None:
+        if not is_marked(self._spool, self.uid):
             return None
-        if [[entry.series, entry.instance, entry.size] for entry in self.entries()] != marker["files"]:
+        if [[entry.series, entry.instance, entry.size] for entry in self.entries()] != self._marked_files():
             self.unmark()
             return None
-        highest = max((frozen.generation for frozen in map(_frozen, self.generations())), default=0)
+        highest = max((int(path.suffix[1:]) for path in self.generations()), default=0)
         frozen = Frozen(self.uid, highest + 1)
         durable.move(self.folder, self._spool.outbox / frozen.name)
         return frozen
+
+    def _marked_files(self) -> object:
+        """What the marker says of the folder; a marker that is not ours says nothing."""
+        with contextlib.suppress(ValueError, AttributeError):
+            return (read_json(self.folder / MARKER) or {}).get("files")
+        return None
 
 
 def open_studies(spool: Spool) -> list[str]:
@@ -157,27 +180,25 @@ def is_marked(spool: Spool, uid: str) -> bool:
 
 
 def entries(folder: Path) -> list[Entry]:
-    """Every instance in a study's folder, sorted; anything else visible shows as an entry that no marker can hold."""
+    """Every instance in a study's folder, sorted; anything else visible shows as an entry of size -1, which no marker holds."""
     found = []
-    for series in sorted(folder.iterdir()):
-        if not visible(series.name) or series.name in {MANIFEST, RECEIPT, "reason.json", "attempts.jsonl"}:
+    for series in folder.iterdir():
+        if not visible(series.name) or series.name in _DOCUMENTS:
             continue
-        if not series.is_dir():
+        if not is_pseudonymous_uid(series.name) or not series.is_dir():
             found.append(Entry(series.name, "", -1))
             continue
-        for path in sorted(series.iterdir()):
-            if visible(path.name):
-                found.append(Entry(series.name, path.name.removesuffix(".dcm"), path.stat().st_size))
+        found += [_entry(series.name, path) for path in series.iterdir() if visible(path.name)]
     return sorted(found)
+
+
+def _entry(series: str, path: Path) -> Entry:
+    status = path.lstat()
+    ours = path.suffix == ".dcm" and is_pseudonymous_uid(path.stem) and stat.S_ISREG(status.st_mode)
+    return Entry(series, path.stem, status.st_size) if ours else Entry(series, path.name, -1)
 
 
 def _manifest_rows(folder: Path) -> list[dict[str, Any]]:
     manifest = read_json(folder / MANIFEST)
     rows: list[dict[str, Any]] = manifest["instances"] if manifest else []
     return rows
-
-
-def _frozen(path: Path) -> Frozen:
-    frozen = Frozen.parse(path.name)
-    assert frozen is not None  # generations() lists only such names
-    return frozen

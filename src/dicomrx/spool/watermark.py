@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dicomrx.spool import durable
-from dicomrx.spool.incoming import arrivals, foreign
-from dicomrx.spool.intake import CLOSED, OPEN
+from dicomrx.spool.incoming import look
+from dicomrx.spool.intake import OPEN
 from dicomrx.spool.layout import Spool
 from dicomrx.spool.names import part_begin, run_start, visible
 
@@ -44,23 +44,21 @@ def horizon(spool: Spool) -> Horizon:
         began = run_start(run.name)
         if began is None:
             continue
-        blocked = blocked or _blocks(run)
-        start = max(start, began)
         watermark = min([watermark, *_begins(run)])
-    if foreign(spool):
-        blocked = blocked or "files that someone dropped into incoming/ are not adopted yet"
-    waiting = arrivals(spool)
-    if waiting:
-        watermark = min(watermark, waiting[0].begin)
+        blocked = blocked or _blocks(run)  # asked last: nothing leaves the directory of a living receiver but into incoming/
+        start = max(start, began)
+    for _ in range(2):  # a file renamed (adopted) while it is listed can be missed by one listing, never by both
+        seen = look(spool)
+        watermark = min([watermark, *(arrival.begin for arrival in seen.arrivals[:1])])
+        if seen.foreign:
+            blocked = blocked or "files that someone dropped into incoming/ are not adopted yet"
     return Horizon(watermark, start, blocked)
 
 
 def _blocks(run: Path) -> str | None:
-    if not durable.is_locked(run) and run.exists():
-        return "the receiver has died or was stopped during an association: the next one to start clears this"
-    if (run / OPEN).exists():
-        return None
-    if (run / CLOSED).exists() or run.exists():
+    if not durable.is_locked(run):  # or gone this instant, and its successor not seen
+        return "the receiver has died, or was stopped while it was receiving: the next one to start clears this"
+    if not (run / OPEN).exists():
         return "the receiver takes nothing in: there is no room, or it is starting"
     return None
 

@@ -5,7 +5,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Final
 
-from dicomrx.runner import Stage
+from dicomrx.runner import RESCAN_S, Stage
 from dicomrx.settings import Settings
 from dicomrx.spool.layout import Spool
 from dicomrx.stages import anonymize, upload, watch
@@ -17,16 +17,17 @@ Build = Callable[[Spool, Settings], AbstractContextManager[Stage]]
 class Definition:
     """How a stage is built from the settings, and whether several of its processes share the work.
 
-    `makes_spool`: it may be the first to run, and makes a missing spool.
+    `makes_spool`: it may be the first to run, and makes a missing spool. `rescan_s`: how often it looks where no event calls it.
     """
 
     build: Build
     parallel: bool = False
     makes_spool: bool = False
+    rescan_s: float = RESCAN_S
 
 
 STAGES: Final[Mapping[str, Definition]] = {
     "anonymize": Definition(anonymize.build, parallel=True, makes_spool=True),
-    "watch": Definition(watch.build),
-    "upload": Definition(upload.build),
+    "watch": Definition(watch.build, rescan_s=1.0),
+    "upload": Definition(upload.build, rescan_s=1.0),
 }

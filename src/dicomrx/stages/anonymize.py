@@ -112,8 +112,11 @@ class Anonymize:
                 transfer_syntax=instance.transfer_syntax,
             )
             with Study.locked(self._spool, names.study) as study:
-                fate = self._decide(study, part, original, file)
-                study.arrived(arrival.end)
+                fate = self._decide(study, original, file)
+                if fate is Fate.FILED:
+                    study.file(part, names.series, names.instance, arrival.end)
+                else:
+                    study.arrived(arrival.end)
                 incoming.finish(self._spool, arrival, fate)
                 return fate
         finally:
@@ -126,8 +129,8 @@ class Anonymize:
             patient_id=who.patient_id, issuer=issuer, name=who.name, birth_date=who.birth_date, study_uid=instance.study_uid
         )
 
-    def _decide(self, study: Study, part: Path, original: Original, file: BinaryIO) -> Fate:
-        """File it, or prove that it is filed already (design: promise 4); the study's lock is held.
+    def _decide(self, study: Study, original: Original, file: BinaryIO) -> Fate:
+        """To be filed, or proven to be filed already (design: promise 4); the study's lock is held.
 
         A vault record alone proves nothing: a crash may have come between it and the filing.
         """
@@ -144,10 +147,7 @@ class Anonymize:
             file.seek(0)
             position = self._state.vault.append(original, file)
             self._spool.binding.note_position(position.segment, position.end)
-        if filed:
-            return Fate.DUPLICATE
-        study.file(part, original.series, original.instance)
-        return Fate.FILED
+        return Fate.DUPLICATE if filed else Fate.FILED
 
 
 def _write(part: Path, output: Dataset) -> str:

@@ -79,7 +79,7 @@ class Upload:
 
     def _prepare(self, outgoing: Outgoing) -> None:
         """Make the zip, and before it the manifest: neither is ever made twice, so that a repeat sends the same bytes."""
-        if outgoing.zip.exists() and outgoing.document(MANIFEST) is not None:
+        if outgoing.is_zipped():
             return
         with outgoing.making_zip() as part:
             with part.open("xb") as file:

@@ -33,20 +33,21 @@ class Watch:
         """The studies that look complete; `process` looks again, under the study's lock."""
         seen = horizon(self._spool)
         for uid in open_studies(self._spool):
-            if not is_marked(self._spool, uid) and seen.completes(Study(self._spool, uid).newest_arrival(), self._quiet_ns):
+            if not is_marked(self._spool, uid) and seen.completes(Study(self._spool, uid).newest_arrival() or 0, self._quiet_ns):
                 yield Job(self._spool.studies / uid)
 
     def process(self, job: Job) -> None:
         """Write the marker, unless something has arrived since the scan."""
         with Study.locked(self._spool, job.path.name) as study:
             now = horizon(self._spool)
-            if is_marked(self._spool, study.uid) or not now.completes(study.newest_arrival(), self._quiet_ns):
+            arrived = study.newest_arrival() or 0
+            if is_marked(self._spool, study.uid) or not now.completes(arrived, self._quiet_ns):
                 return
             rule = {
                 "rule": "quiet",
                 "quiet_s": self._quiet_s,
                 "watermark": utc(now.watermark),
-                "evidence": {"newest_arrival": utc(study.newest_arrival()), "receiver_start": utc(now.receiver_start)},
+                "evidence": {"newest_arrival": utc(arrived), "receiver_start": utc(now.receiver_start)},
             }
             if study.mark(rule):
                 log.info("%s: complete", study.uid)

@@ -1,0 +1,119 @@
+"""A spool and small hands to work in it: what the stages do, without DICOM."""
+
+import hashlib
+import os
+import time
+from pathlib import Path
+
+from dicomrx.spool import incoming
+from dicomrx.spool.intake import Intake
+from dicomrx.spool.layout import Spool
+from dicomrx.spool.ledger import Fate
+from dicomrx.spool.names import Arrival, Frozen
+from dicomrx.spool.studies import Study
+
+STUDY, OTHER_STUDY = "2.25.100", "2.25.200"
+SERIES = "2.25.10"
+INSTANCE, SECOND = "2.25.1", "2.25.2"
+NS = 1_000_000_000
+HAND = {"rule": "hand", "quiet_s": 0, "watermark": None, "evidence": {}}
+
+
+def open_spool(root: Path) -> Spool:
+    return Spool.open(root / "storage", root / "zips", make=True)
+
+
+def die(spool: Spool, intake: Intake | None = None) -> None:
+    """Let go of everything as a killed process does: locks are free, nothing is tidied."""
+    if intake is not None:
+        intake._run.close(keep=True)
+    for name in ("scratch", "zip_scratch"):
+        run = spool.__dict__.pop(name, None)
+        if run is not None:
+            run.close(keep=True)
+
+
+def advance(seconds: float, *spools: Spool) -> None:
+    """Let spool time pass, for the spools given and those opened later."""
+    clock = spools[0].run_dir / "clock"
+    for anchor in clock.iterdir():
+        if not anchor.name.startswith("."):
+            anchor.write_text(str(int(anchor.read_text()) + int(seconds * NS)))
+    for spool in spools:
+        spool.__dict__.pop("_clock", None)
+
+
+def receive(intake: Intake, data: bytes = b"identity", association: int = 1, number: int = 1) -> Arrival:
+    reception = intake.begin(association, number)
+    reception.write(data)
+    return reception.keep()
+
+
+def drop(spool: Spool, name: str, data: bytes = b"dropped", age_s: float = 0.0) -> Path:
+    """What somebody else puts into `incoming/`; `age_s` is how old they say it is."""
+    path = spool.incoming / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+    then = time.time() - age_s
+    os.utime(path, (then, then))
+    return path
+
+
+def file_one(spool: Spool, arrival: Arrival, study: str = STUDY, instance: str = INSTANCE, data: bytes = b"output") -> Fate | None:
+    """What anonymize does with an arrival, with `data` as its output."""
+    with incoming.claimed(spool.incoming / arrival.name) as file:
+        if file is None:
+            return None
+        part = spool.new_path()
+        part.write_bytes(data)
+        with Study.locked(spool, study) as held:
+            if hashlib.sha256(data).hexdigest() in held.filed(SERIES, instance):
+                fate = Fate.DUPLICATE
+                held.arrived(arrival.end)
+            else:
+                fate = Fate.FILED
+                held.file(part, SERIES, instance, arrival.end)
+            incoming.finish(spool, arrival, fate)
+        part.unlink()
+        return fate
+
+
+def filed(spool: Spool, study: str = STUDY, instance: str = INSTANCE, data: bytes = b"output") -> Path:
+    """An instance in a study, as if it had arrived now."""
+    part = spool.new_path()
+    part.write_bytes(data)
+    with Study.locked(spool, study) as held:
+        path = held.file(part, SERIES, instance, spool.now())
+    part.unlink()
+    return path
+
+
+def mark(spool: Spool, study: str = STUDY) -> bool:
+    with Study.locked(spool, study) as held:
+        return held.mark(HAND)
+
+
+def freeze(spool: Spool, study: str = STUDY) -> Frozen | None:
+    with Study.locked(spool, study) as held:
+        return held.freeze()
+
+
+def frozen(spool: Spool, study: str = STUDY, instance: str = INSTANCE, data: bytes = b"output") -> Frozen:
+    filed(spool, study, instance, data)
+    assert mark(spool, study)
+    result = freeze(spool, study)
+    assert result is not None
+    return result
+
+
+def tree(root: Path) -> dict[str, tuple[int, int, int]]:
+    """Every name under `root` with inode, size and modification time: equal means that nothing was done."""
+    found = {}
+    for path in sorted(root.rglob("*")):
+        status = path.lstat()
+        found[str(path.relative_to(root))] = (status.st_ino, status.st_size, status.st_mtime_ns)
+    return found
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(os.listdir(folder))
