@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 import zipfile
 from collections import Counter
 from collections.abc import Callable
@@ -24,6 +25,7 @@ from dicomrx.demo.samples import EXCEPTIONS, REFUSED, UPLOADED, Sample, bundled
 from tests.acceptance.pipeline import children, wait_until
 
 NAME = "CompressedSamples"  # of the patient in CT_small.dcm
+STUDY_DATE = "20040119"  # of the same file
 FAILED = 1
 # None of it may reach the demo.
 SOMEBODYS_SETTINGS = {
@@ -106,7 +108,9 @@ def test_several_patients_and_compressed_images_are_among_what_arrived(demo: Run
     arrived = [dcmread(BytesIO(entry.data), stop_before_pixels=True) for entry in Evidence.read(demo.root).entries]
     assert len({made.PatientID for made in arrived}) > 10
     assert any(made.file_meta.TransferSyntaxUID.is_compressed for made in arrived)
-    begun = [json.loads(line) for path in (demo.root / "spool/.run/associations").iterdir() for line in path.read_text().splitlines()]
+    begun = [
+        json.loads(line) for path in (demo.root / "spool/.run/associations").iterdir() for line in path.read_text().splitlines() if line
+    ]
     assert {"DEMO_CT", "DEMO_MR", "DEMO_RT", "DEMO_PACS", "DEMO_AGAIN"} <= {row["calling"] for row in begun}
     at_once, most = 0, 0
     for row in begun:
@@ -163,7 +167,7 @@ class Spoiled:
 
 @pytest.fixture
 def spoiled(demo: Run, samples: list[Sample], tmp_path: Path) -> Spoiled:
-    assert demo.code == 0, demo.printed
+    assert demo.code == 0, "the demo itself failed: see the first test"
     for part in ("api", "restored", "spool/quarantine"):
         shutil.copytree(demo.root / part, tmp_path / part)
     for part in ("all.log", "answers.json", "status.json"):
@@ -172,8 +176,9 @@ def spoiled(demo: Run, samples: list[Sample], tmp_path: Path) -> Spoiled:
 
 
 def lose(run: Spoiled) -> None:
-    run.restored().unlink()
+    path = run.restored()
     run.rewrite(None)
+    path.unlink()
 
 
 def send_twice(run: Spoiled) -> None:
@@ -207,12 +212,12 @@ def name_the_patient_in_a_description(run: Spoiled) -> None:
     run.edit(lambda dataset: setattr(dataset, "StudyDescription", f"head of {NAME.upper()}, 2nd"))
 
 
-def name_the_patient_in_a_nested_coded_string(run: Spoiled) -> None:
-    run.edit(lambda dataset: setattr(dataset.DeidentificationMethodCodeSequence[0], "Laterality", NAME.upper()))
+def keep_a_date_in_a_nested_coded_string(run: Spoiled) -> None:
+    run.edit(lambda dataset: setattr(dataset.DeidentificationMethodCodeSequence[0], "Laterality", STUDY_DATE))
 
 
 def keep_a_date(run: Spoiled) -> None:
-    run.edit(lambda dataset: setattr(dataset, "StudyDate", str(dcmread(run.sample().path).StudyDate)))
+    run.edit(lambda dataset: setattr(dataset, "StudyDate", STUDY_DATE))
 
 
 def keep_a_uid(run: Spoiled) -> None:
@@ -318,11 +323,11 @@ SPOILERS: dict[Callable[[Spoiled], None], str] = {
     name_the_patient_in_a_folder: "a value of the original in name",
     name_the_patient_in_the_name_of_the_zip: "a value of the original in name",
     name_the_patient_in_a_description: "a value of the original in StudyDescription",
-    name_the_patient_in_a_nested_coded_string: "a value of the original in Laterality",
+    keep_a_date_in_a_nested_coded_string: "a value of the original in Laterality",
     keep_a_date: "a value of the original in StudyDate",
     keep_a_uid: "a value of the original in FrameOfReferenceUID",
     name_the_patient_in_the_preamble: "a value of the original in bytes outside the pixels",
-    name_the_patient_behind_the_end: "a value of the original in bytes outside the pixels",
+    name_the_patient_behind_the_end: "cannot be read: unreadable",
     change_a_pixel: "its pixels are not those that were sent",
     restore_a_wrong_byte: "was restored to bytes that were never sent",
     do_not_restore: "was not restored",
@@ -342,15 +347,20 @@ SPOILERS: dict[Callable[[Spoiled], None], str] = {
 
 
 @pytest.mark.slow
+def test_a_copy_that_nobody_spoiled_has_no_findings(spoiled: Spoiled) -> None:
+    assert spoiled.findings() == []
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("spoil", SPOILERS, ids=lambda spoil: spoil.__name__)
 def test_the_demo_finds_what_is_wrong_and_says_it_without_an_identifying_value(spoiled: Spoiled, spoil: Callable[[Spoiled], None]) -> None:
-    assert spoiled.findings() == []
     spoil(spoiled)
     found = spoiled.findings()
     assert any(SPOILERS[spoil] in line for line in found), found
-    said = "\n".join(found)
-    for sample in spoiled.samples:
-        assert not [value for value in values(sample) if re.search(rf"\b{re.escape(value)}\b", said.casefold())]
+    said = "\n".join(found).casefold()
+    # Of other files only IDs, dates and UIDs: somebody there is called "Last Name".
+    telling = {value for sample in spoiled.samples for value in values(sample) if re.search(r"\d", value)} | values(spoiled.sample())
+    assert not [value for value in telling if re.search(rf"\b{re.escape(value)}\b", said)]
 
 
 @pytest.mark.slow
@@ -364,12 +374,12 @@ def test_what_is_expected_of_a_file_follows_from_its_bytes_and_not_from_the_pipe
     """A rough second opinion on the table, by pydicom alone: no UIDs, risky classes, truncated files."""
     no_uid = {"no-uid", "unreadable"}
     for sample in samples:
-        dataset = dcmread(sample.path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            dataset = dcmread(sample.path)
         has_uids = all(dataset.get(keyword) for keyword in ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID"))
         sop_class = str(dataset.file_meta.MediaStorageSOPClassUID)
-        risky = sop_class.startswith(
-            tuple(f"1.2.840.10008.5.1.4.1.1.{branch}" for branch in ("3.1", "6.1", "7"))
-        ) and not sop_class.endswith("77")
+        risky = sop_class in {f"1.2.840.10008.5.1.4.1.1.{branch}" for branch in ("3.1", "6.1", "7")}
         if sop_class == "1.2.840.10008.1.3.10":
             assert sample.expected == REFUSED, sample.name
         elif not has_uids:
@@ -383,12 +393,13 @@ def test_what_is_expected_of_a_file_follows_from_its_bytes_and_not_from_the_pipe
 
 @pytest.mark.slow
 def test_an_image_lost_while_the_demo_runs_makes_it_fail(tmp_path: Path) -> None:
-    with subprocess.Popen(
-        command("--keep", str(tmp_path / "kept")), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    ) as running:
-        studies = tmp_path / "kept/spool/studies"
-        wait_until(lambda: list(studies.glob("*/*/*.dcm")), what="a filed image")
-        next(studies.glob("*/*/*.dcm")).unlink()
+    kept = tmp_path / "kept"
+    with subprocess.Popen(command("--keep", str(kept)), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as running:
+        # In the largest study no two images share their UIDs: nothing can take the place of what is lost.
+        series = kept / "spool/studies"
+        wait_until(lambda: any(len(list(folder.glob("*.dcm"))) > 20 for folder in series.glob("*/*")), what="filed images")
+        largest = max(series.glob("*/*"), key=lambda folder: len(list(folder.glob("*.dcm"))))
+        next(largest.glob("*.dcm")).unlink()
         printed, _ = running.communicate(timeout=180)
     assert running.returncode == FAILED, printed
     assert re.search(r"WRONG: instance \d+ \([0-9a-f]{12}\) is neither uploaded nor in quarantine", printed), printed
@@ -400,9 +411,8 @@ def test_an_image_lost_while_the_demo_runs_makes_it_fail(tmp_path: Path) -> None
 def test_however_the_demo_is_ended_all_its_children_end_with_it(tmp_path: Path, number: signal.Signals) -> None:
     temporary = tmp_path / "temporary"
     temporary.mkdir()
-    with subprocess.Popen(
-        command(), env={**os.environ, "TMPDIR": str(temporary)}, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-    ) as running:
+    environment = {**os.environ, "TMPDIR": str(temporary)}
+    with subprocess.Popen(command(), env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as running:
         wait_until(lambda: list(temporary.glob("*/spool/studies/*")), what="a study on its way")
         below = children(running.pid)
         assert {"all", "scp", "anonymize", "watch", "upload"} <= below.keys()

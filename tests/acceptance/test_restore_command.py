@@ -87,7 +87,11 @@ def test_the_older_map_restores_a_file_anonymized_in_the_older_way(pipeline: Pip
     made = factories.dataset()
     original = {"PatientName": "Quixano^Alonso", "PatientID": "HID-778899", "PatientBirthDate": "19470923"}
     info = {made.StudyInstanceUID: original}
-    full = {"patient_info": info, "patient_name_map": {"Quixano^Alonso": "sub-001"}, "patient_study_map": {"sub-001": [made.StudyInstanceUID]}}
+    full = {
+        "patient_info": info,
+        "patient_name_map": {"Quixano^Alonso": "sub-001"},
+        "patient_study_map": {"sub-001": [made.StudyInstanceUID]},
+    }
     (tmp_path / "patient_info_map.json").write_text(json.dumps(full if form == FULL else info))
     made.PatientName, made.PatientBirthDate = "sub-001^", "19000101"
     path = tmp_path / "anonymous" / "image.dcm"

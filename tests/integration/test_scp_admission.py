@@ -221,18 +221,19 @@ def test_a_connection_that_is_closed_unused_leaves_no_thread_waiting(intake: Fol
         eventually(lambda: threading.active_count() <= threads, 3)
 
 
-def test_an_instance_that_takes_too_long_is_aborted_though_it_keeps_coming(intake: Folder) -> None:
+def test_an_instance_that_takes_too_long_is_aborted_though_it_keeps_coming(intake: Folder, caplog: pytest.LogCaptureFixture) -> None:
     with receiving(intake, replace(LISTEN, instance_s=0.3)) as server:
         association = connect(server)
-        association.write([wire.p_data(1, b"\3" + store_command())])
-        for _ in range(25):
-            with contextlib.suppress(UnavailableError):
+        with contextlib.suppress(UnavailableError):
+            association.write([wire.p_data(1, b"\3" + store_command())])
+            for _ in range(25):
                 association.write([wire.p_data(1, b"\0data")])
-            time.sleep(0.02)
-        association.abort()
+                time.sleep(0.02)
         eventually(lambda: len(intake.notes) == 2)
-        assert intake.notes[1]["ended"] == "aborted"
-        assert list(intake.receiving.iterdir()) == []
+        association.abort()
+    assert "takes too long" in caplog.text
+    assert intake.notes[1]["ended"] == "aborted"
+    assert list(intake.receiving.iterdir()) == []
 
 
 def test_an_instance_that_stalls_is_aborted_after_the_idle_time(intake: Folder) -> None:

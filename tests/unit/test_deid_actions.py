@@ -130,6 +130,8 @@ def test_what_physics_needs_stays_as_it_is(keyword: str, value: bytes) -> None:
         ("MappedPixelValue", b"Quixano ", None),
         ("PrivateDataElementName", b"Quixano", b"ANON"),
         ("RecordKey", b"Quixano", None),
+        ("RedPaletteColorLookupTableData", b"Quixano Alonso", None),
+        ("PointCoordinatesData", b"Quixano Alonso, Hidalgo.", None),
         ("RetrieveURL", b"https://quixano.example", b"urn:anon"),
     ],
 )

@@ -201,6 +201,26 @@ def test_a_character_set_inside_an_item_holds_there_and_only_there() -> None:
     assert [code.CodeMeaning for code in result.AnatomicRegionSequence] == ["Gefäß", "ANON"]
 
 
+def test_a_character_set_holds_in_the_items_below_it() -> None:
+    code = joined({0x00080104: ("LO", "Gefäß".encode("latin-1"))})
+    parts = {0x00080005: ("CS", b"ISO_IR 100"), tag_of("AnatomicRegionSequence"): ("SQ", item(code))}
+    assert decoded(after(instance_of(parts))).AnatomicRegionSequence[0].CodeMeaning == "Gefäß"
+
+
+def test_numbers_sent_as_un_in_a_big_endian_data_set_are_not_trusted() -> None:
+    little = {tag_of("Rows"): ("UN", b"\0\1")}
+    assert decoded(after(instance_of(little, EXPLICIT))).Rows == 256
+    with pytest.raises(Reject) as caught:
+        after(instance_of(little, BIG_ENDIAN))
+    assert caught.value.reason == "malformed"
+
+
+def test_values_of_odd_length_are_padded_as_their_vr_wants() -> None:
+    dataset = deidentify(instance_of({0x00200052: ("UI", b"1.2.840.10008.1.4.1.1\0")}), CONTEXT)
+    assert dataset.get_item(0x00200052).value == b"1.2.840.10008.1.4.1.1\0"
+    assert dataset.get_item(0x00120064).value[0].get_item(0x00080102).value == b"DCM "
+
+
 def test_a_sequence_sent_as_un_is_de_identified_inside() -> None:
     reference = joined({0x00081155: ("UI", b"1.2.3.4.3"), 0x00100010: ("PN", b"Quixano")}, IMPLICIT)
     out = after(instance_of({tag_of("ReferencedImageSequence"): ("UN", item(reference))}))

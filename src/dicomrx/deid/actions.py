@@ -17,6 +17,7 @@ from dicomrx.deid.dummies import DUMMIES
 # One component of a PN, one value of an LO, the same in every character set.
 _PSEUDONYM: Final = re.compile(r"[!-<>-\[\]_-~][ -<>-\[\]_-~]{0,63}")
 _KEY_BYTES: Final = 32
+_PIXEL_GROUP: Final = 0x7FE0
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -127,9 +128,9 @@ def keep_charset(_context: Context, _tag: int, _vr: str, value: bytes) -> bytes 
     return value if values.is_charset(value) else None
 
 
-def keep_bulk(_context: Context, _tag: int, _vr: str, value: bytes) -> bytes | None:
-    """K, unread."""
-    return value
+def keep_bulk(_context: Context, tag: int, vr: str, value: bytes) -> bytes | None:
+    """K, unread for pixels; a table or waveform that is text from end to end goes."""
+    return None if tag >> 16 != _PIXEL_GROUP and values.looks_like_text(vr, value) else value
 
 
 # The code of a rule -> the action on a value that has no rule of its own.

@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 from pydicom.uid import (
-    UID,
     DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
@@ -26,11 +25,11 @@ class Encoding:
     @classmethod
     def of(cls, transfer_syntax: str) -> "Encoding":
         """Of a transfer syntax UID, known or not."""
-        uid = UID(transfer_syntax)
+        uid = transfer_syntax.rstrip(" \0")
         native = {ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian, _PRIVATE_IMPLICIT}
         return cls(
             implicit=uid in {ImplicitVRLittleEndian, _PRIVATE_IMPLICIT},
             little=uid != ExplicitVRBigEndian,
-            deflated=bool(uid == DeflatedExplicitVRLittleEndian),
+            deflated=uid == DeflatedExplicitVRLittleEndian,
             encapsulated=uid not in native,
         )

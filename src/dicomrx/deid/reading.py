@@ -87,7 +87,7 @@ def read(stream: BinaryIO) -> Instance:
     with quiet():
         meta = _parse_meta(stream)
         transfer_syntax = raw_text(meta, _SYNTAX)
-        if not transfer_syntax or not values.is_uid(transfer_syntax.encode("latin-1")):
+        if not transfer_syntax or not values.is_single_uid(transfer_syntax.encode("latin-1")):
             raise Reject("unreadable", "the file meta names no transfer syntax (0002,0010)")
         offset = stream.tell()
         dataset = _parse(stream, Encoding.of(transfer_syntax))
@@ -175,7 +175,7 @@ def _identity(dataset: Dataset) -> Identity:
 
 def _uid(dataset: Dataset, tag: int) -> str:
     value = raw_value(dataset, tag).strip(b" \0")
-    if not value or b"\\" in value or not values.is_uid(value):
+    if not value or not values.is_single_uid(value):
         raise Reject("no-uid", f"({tag >> 16:04X},{tag & 0xFFFF:04X}) is missing, or is no UID")
     return value.decode("ascii")
 

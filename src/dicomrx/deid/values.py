@@ -15,7 +15,9 @@ SIZES: Final = {
 }  # fmt: skip
 # Numbers whose bytes all look like text are text under a wrong VR. From so many bytes on: one double of that kind is beyond any
 # physical value; four floats or four integers of that kind in a row come about by chance once in ten million.
-_TEXT_FROM: Final = {"FD": 8, "FL": 16, "SL": 8, "SS": 8, "SV": 8, "UL": 8, "US": 8, "UV": 8, "AT": 8}
+_TEXT_FROM: Final = {"FL": 16, "OF": 16}
+_TEXT_FROM_OTHERS: Final = 8
+_ARRAYS: Final = frozenset({"OD", "OF", "OL", "OV", "OW"})
 _TEXT_BYTES: Final = re.compile(rb"[A-Za-z0-9 ^=.,:;_@/\\-]+\0?")
 
 _CODE_STRING: Final = re.compile(rb" *[A-Z0-9_ ]{0,16}[ \0]*")
@@ -64,6 +66,11 @@ def is_uid(value: bytes) -> bool:
     return all(_UID.fullmatch(part) and len(part) <= _UID_LIMIT for part in value.split(b"\\"))
 
 
+def is_single_uid(value: bytes) -> bool:
+    """True for one UID, or none."""
+    return b"\\" not in value and is_uid(value)
+
+
 def is_charset(value: bytes) -> bool:
     """True where every term of a Specific Character Set (0008,0005) is known."""
     return all(term in python_encoding for term in charset_terms(value))
@@ -98,12 +105,15 @@ def is_number(tag: int, vr: str, value: bytes) -> bool:
     """True where the value of a CS, DS, IS, UI or binary VR is what VR and VM of the dictionary say."""
     if vr in _STRINGS:
         return _STRINGS[vr](value)
-    if vr not in _TEXT_FROM:
-        return len(value) % SIZES.get(vr, 1) == 0
     count, rest = divmod(len(value), SIZES[vr])
-    if rest or not _multiplicity_allows(tag, count):
+    if rest or not (vr in _ARRAYS or _multiplicity_allows(tag, count)):
         return False
-    return len(value) < _TEXT_FROM[vr] or not _TEXT_BYTES.fullmatch(value)
+    return not looks_like_text(vr, value)
+
+
+def looks_like_text(vr: str, value: bytes) -> bool:
+    """True where every byte of a binary value is a letter, a digit or the punctuation between them."""
+    return len(value) >= _TEXT_FROM.get(vr, _TEXT_FROM_OTHERS) and _TEXT_BYTES.fullmatch(value) is not None
 
 
 @lru_cache(maxsize=4096)

@@ -66,8 +66,8 @@ def _pipeline(root: Path, samples: Sequence[Sample], port: int, console: Console
         except UnavailableError:
             _quote(gateway, console)
             raise
-        console.print(f"receiving on port {gateway.port}, uploading to {api.url}; to look on from elsewhere:")
-        console.print(f"dicomrx status --watch --storage {gateway.settings.storage_dir}", soft_wrap=True)
+        console.print(f"receiving on port {gateway.port}, uploading to {api.url}")
+        console.print(f"to look on: dicomrx status --watch --storage {gateway.settings.storage_dir}", soft_wrap=True)
         traffic = Traffic(samples, gateway.port)
         try:
             with Spool.at(gateway.settings.storage_dir, gateway.settings.zip_dir) as spool, showing(console) as show:

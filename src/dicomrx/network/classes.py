@@ -6,7 +6,6 @@ from typing import Final
 from pydicom.config import IGNORE
 from pydicom.uid import UID
 
-VERIFICATION: Final = "1.2.840.10008.1.1"
 _NOT_STORED: Final = ("Storage Commitment", "Media Storage Directory")
 
 

@@ -22,10 +22,11 @@ from pynetdicom.transport import AssociationServer, RequestHandler
 
 from dicomrx.network import wire
 from dicomrx.network.admission import Admission, Listen, Visit
-from dicomrx.network.classes import VERIFICATION, is_storage
+from dicomrx.network.classes import is_storage
 from dicomrx.network.ports import Intake
 from dicomrx.network.provider import Dimse, Dul, Socket
 from dicomrx.network.storing import Association, Context, Engine, Storing
+from dicomrx.network.wire import VERIFICATION
 
 if TYPE_CHECKING:
     from pynetdicom.presentation import PresentationContext

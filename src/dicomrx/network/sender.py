@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from dicomrx.errors import UnavailableError
-from dicomrx.network.classes import VERIFICATION
 from dicomrx.network.client import Association
 from dicomrx.network.filemeta import FileMeta, read_meta
+from dicomrx.network.wire import VERIFICATION
 
 _MAX_CONTEXTS: Final = 128  # odd numbers of one byte, PS3.8 9.3.2.2
 _MAX_BATCH: Final = 1000

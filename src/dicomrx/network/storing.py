@@ -89,7 +89,7 @@ class Storing:
         self._request: Command | None = None
         self._other_bytes = -1  # how much of another message's data set came, or -1 while none is coming
         self._reception: Reception | None = None
-        self._status = Status.SUCCESS
+        self._status: Status | None = None  # undecided; only a reception that was kept makes it a success
         self._deadline = float("inf")
 
     def take(self, context_id: int, value: bytes) -> None:
@@ -157,7 +157,7 @@ class Storing:
             calling=self._association.calling,
             called=self._association.called,
         )
-        if self._reception is None and self._status is Status.SUCCESS:
+        if self._reception is None and self._status is None:
             self._begin()
         self._do(lambda reception: reception.write(head))
 
@@ -190,13 +190,16 @@ class Storing:
                 self._fail(Status.OUT_OF_RESOURCES)
 
     def _finish(self) -> None:
-        self._do(lambda reception: reception.keep())
+        self._do(self._keep)
         request, context_id, status = self._request, self._context_id, self._status
-        if status is Status.SUCCESS:
-            self.kept += 1
         self.close()
         if request is not None:
-            self._engine.answer(context_id, store_response(request, status))
+            self._engine.answer(context_id, store_response(request, Status.CANNOT_UNDERSTAND if status is None else status))
+
+    def _keep(self, reception: Reception) -> None:
+        reception.keep()
+        self._status = Status.SUCCESS
+        self.kept += 1
 
     def _do(self, step: Callable[[Reception], object]) -> None:
         """One step of storing, where nothing has failed yet."""

@@ -25,6 +25,7 @@ _NO_DATA_SET: Final = 0x0101
 _COMMAND_BIT: Final = 1
 _LAST_BIT: Final = 2
 
+VERIFICATION: Final = "1.2.840.10008.1.1"
 _APPLICATION_CONTEXT: Final = b"1.2.840.10008.3.1.1.1"
 # Ours, from a random UUID (PS3.5 B.2).
 IMPLEMENTATION_CLASS_UID: Final = "2.25.180359664797480045516660657176646159747"
@@ -131,7 +132,7 @@ def store_request(message_id: int, sop_class: str, sop_instance: str) -> bytes:
 
 def echo_request(message_id: int) -> bytes:
     """The command set of a C-ECHO request (PS3.7 9.3.5.1)."""
-    return command_set({0x0002: "1.2.840.10008.1.1", 0x0100: C_ECHO_RQ, 0x0110: message_id, 0x0800: _NO_DATA_SET})
+    return command_set({0x0002: VERIFICATION, 0x0100: C_ECHO_RQ, 0x0110: message_id, 0x0800: _NO_DATA_SET})
 
 
 def fragments(data: bytes, size: int, *, command: bool) -> Iterator[bytes]:

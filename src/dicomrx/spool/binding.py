@@ -8,6 +8,7 @@ import contextlib
 import os
 import secrets
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Final
 
@@ -18,6 +19,8 @@ _ID: Final = "id"
 _STATE: Final = "state"
 _NUMBERS: Final = "numbers"
 _POSITIONS: Final = "positions"
+_DIGITS: Final = 20
+_FILE_MODE: Final = 0o660
 
 
 class Binding:
@@ -27,6 +30,8 @@ class Binding:
         self._root = run_dir
         self._numbers = run_dir / _NUMBERS
         self._positions = run_dir / _POSITIONS
+        self._number_noted = 0
+        self._segments_noted: set[str] = set()
 
     def create(self) -> None:
         """Give the spool its id, once."""
@@ -45,6 +50,10 @@ class Binding:
         path = self._root / _STATE
         return path.read_text() if path.exists() else None
 
+    def locked(self) -> AbstractContextManager[None]:
+        """Hold the lock under which a spool is bound."""
+        return durable.locked(self._root / "binding.lock")
+
     def bind(self, state_id: str) -> None:
         """Note the state that this spool belongs to from now on."""
         self._write_once(_STATE, state_id)
@@ -57,14 +66,15 @@ class Binding:
 
     def note_number(self, number: int) -> None:
         """Note a pseudonym's number before its first use: an empty file of that name; lower ones go."""
-        if number <= self.highest_number():
+        if number <= self._number_noted:
             return
-        path = self._numbers / str(number)
-        path.touch(mode=0o660)
-        durable.sync_directory(self._numbers)
+        if number > self.highest_number():
+            (self._numbers / str(number)).touch(mode=_FILE_MODE)
+        durable.sync_directory(self._numbers)  # also where another process has noted a higher one: it may not have synced it yet
         for lower in self._noted():
             if lower < number:
                 (self._numbers / str(lower)).unlink(missing_ok=True)
+        self._number_noted = number
 
     def highest_number(self) -> int:
         """The highest number ever noted, 0 where there is none."""
@@ -74,17 +84,29 @@ class Binding:
         return [int(name) for name in os.listdir(self._numbers) if name.isdigit()]
 
     def note_position(self, segment: str, end: int) -> None:
-        """Note how far a vault segment had come; called by its only writer, after its fsync."""
+        """Note how far a vault segment had come (bytes), before what ends there is relied on; the segment is synced so far.
+
+        Noted by the segment's only writer, and by who finds a record of one that died before its note.
+        """
         path = self._positions / segment
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o660)
-        try:
-            os.pwrite(fd, f"{end:020d}".encode(), 0)
-        finally:
-            os.close(fd)
+        with durable.locked(path):
+            fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+            try:
+                if _as_number(os.pread(fd, _DIGITS, 0)) < end:
+                    os.pwrite(fd, f"{end:0{_DIGITS}d}".encode(), 0)
+                durable.sync(fd)
+            finally:
+                os.close(fd)
+        if segment not in self._segments_noted:
+            durable.sync_directory(self._positions)
+            self._segments_noted.add(segment)
 
     def positions(self) -> Iterator[tuple[str, int]]:
-        """Every segment noted, and how far it had come (bytes)."""
-        for path in sorted(self._positions.iterdir()):
-            text = path.read_text()
-            if text.isdigit():
-                yield path.name, int(text)
+        """Every segment noted, and how far it had come."""
+        for path in self._positions.iterdir():
+            yield path.name, _as_number(path.read_bytes())
+
+
+def _as_number(text: bytes) -> int:
+    """A note's number; 0 for one that a crash kept from being written."""
+    return int(text) if text.isdigit() else 0

@@ -1,26 +1,34 @@
 """Who is who: one number a patient, for ever, in SQLite."""
 
 import contextlib
+import json
+import os
+import re
 import secrets
 import sqlite3
+import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from dicomrx.errors import ConfigError
+from dicomrx.vault import database
 from dicomrx.vault.keys import Keys
 
-# Rollback journal, not WAL: one commit for each new patient gains nothing from it, and old SQLite lost data by it.
+# AUTOINCREMENT remembers the highest number ever given, so that deleting a row, which forgets a patient, frees none.
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS patients (
     number INTEGER PRIMARY KEY AUTOINCREMENT,
     identity TEXT NOT NULL UNIQUE,
-    data_key BLOB
+    data_key BLOB NOT NULL
 ) STRICT;
 """
+_HIGHEST: Final = "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'patients'"
 _KEY_BYTES: Final = 32
-_BUSY_S: Final = 60.0
-_PLACEHOLDERS: Final = frozenset({"", "unknown", "anonymous", "anon", "none", "unbekannt", "na", "n/a"})
+_REMEDY: Final = "put the state back from its newest backup"
+_PLACEHOLDERS: Final = frozenset({"unknown", "anonymous", "anonymized", "anonymised", "anon", "none", "unbekannt", "na", "n/a"})
+_NAME_PARTS: Final = re.compile(r"[\s^=]+")
 
 
 @dataclass(frozen=True)
@@ -37,69 +45,93 @@ class Patient:
 
 
 class Identities:
-    """The store; safe for many processes. A number is durable before `patient` returns."""
+    """The store; safe for many processes. A number is durable before `patient` returns.
 
-    def __init__(self, path: Path, keys: Keys) -> None:
+    Raises OSError, Defer and ConfigError as `database.explained` does.
+    """
+
+    def __init__(self, path: Path, keys: Keys, *, writable: bool) -> None:
         self._path = path
         self._keys = keys
-        with self._open() as database:
-            database.executescript(_SCHEMA)
+        # Never made here: a store that went missing must be noticed, not begun anew at sub-001.
+        if not path.is_file():
+            msg = f"the store of identities {path} is missing: {_REMEDY}"
+            raise ConfigError(msg)
+        # A reader with the right to write uses it: only so can it roll back what a killed writer left half done.
+        self._mode: database.Mode = "rw" if writable or os.access(path, os.W_OK) else "ro"
+
+    @staticmethod
+    def create(path: Path) -> None:
+        """Make the store where there is none; for one process at a time."""
+        with database.explained(path, _REMEDY), contextlib.closing(database.connect(path, "rwc")) as connection:
+            connection.executescript(_SCHEMA)
+        path.chmod(0o600)
 
     @contextlib.contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
-        database = sqlite3.connect(self._path, timeout=_BUSY_S, isolation_level=None)
-        try:
-            database.execute("PRAGMA journal_mode=DELETE")
-            database.execute("PRAGMA synchronous=FULL")
-            yield database
-        finally:
-            database.close()
+        with database.explained(self._path, _REMEDY), contextlib.closing(database.connect(self._path, self._mode)) as connection:
+            yield connection
 
     def patient(self, key: str) -> Patient:
         """The patient of a canonical identity key, with a new number at the first call."""
         identity = self._keys.mac(self._keys.lookup, key)
-        with self._open() as database:
-            row = database.execute("SELECT number, data_key FROM patients WHERE identity = ?", (identity,)).fetchone()
-            if row is None:
-                row = self._add(database, identity)
-        return Patient(row[0], self._keys.unwrap(row[1], row[0]))
+        with self._open() as connection:
+            number, wrapped = _row(connection, identity) or self._add(connection, identity)
+        return Patient(number, self._keys.unwrap(wrapped, number))
 
-    def _add(self, database: sqlite3.Connection, identity: str) -> tuple[int, bytes]:
-        database.execute("BEGIN IMMEDIATE")
-        row = database.execute("SELECT number, data_key FROM patients WHERE identity = ?", (identity,)).fetchone()
-        if row is None:
-            number = database.execute("INSERT INTO patients (identity) VALUES (?)", (identity,)).lastrowid or 0
-            row = (number, self._keys.wrap(secrets.token_bytes(_KEY_BYTES), number))
-            database.execute("UPDATE patients SET data_key = ? WHERE number = ?", (row[1], number))
-        database.execute("COMMIT")
-        return row[0], row[1]
+    def _add(self, connection: sqlite3.Connection, identity: str) -> tuple[int, bytes]:
+        """One transaction from look-up to durable number: of two processes the second finds the first one's."""
+        with connection:
+            connection.execute("BEGIN IMMEDIATE")
+            row = _row(connection, identity)
+            if row is None:
+                number = connection.execute(_HIGHEST).fetchone()[0] + 1
+                row = number, self._keys.wrap(secrets.token_bytes(_KEY_BYTES), number)
+                connection.execute("INSERT INTO patients (number, identity, data_key) VALUES (?, ?, ?)", (number, identity, row[1]))
+        return row
 
     def data_key(self, number: int) -> bytes | None:
         """The key of a patient's records, or None where the patient was forgotten."""
-        with self._open() as database:
-            row = database.execute("SELECT data_key FROM patients WHERE number = ?", (number,)).fetchone()
-        return self._keys.unwrap(row[0], number) if row and row[0] else None
+        with self._open() as connection:
+            row = connection.execute("SELECT data_key FROM patients WHERE number = ?", (number,)).fetchone()
+        return self._keys.unwrap(row[0], number) if row else None
 
     def highest_number(self) -> int:
         """The highest number ever given."""
-        with self._open() as database:
-            row = database.execute("SELECT seq FROM sqlite_sequence WHERE name = 'patients'").fetchone()
-        return row[0] if row else 0
+        with self._open() as connection:
+            number: int = connection.execute(_HIGHEST).fetchone()[0]
+        return number
+
+
+def _row(connection: sqlite3.Connection, identity: str) -> tuple[int, bytes] | None:
+    row: tuple[int, bytes] | None = connection.execute("SELECT number, data_key FROM patients WHERE identity = ?", (identity,)).fetchone()
+    return row
 
 
 def identity_key(*, patient_id: str, issuer: str, name: str, birth_date: str, study_uid: str) -> str:
     """What makes two images one patient's: PatientID and issuer; without an ID, name and birth date; else the study alone.
 
-    Placeholders count as none: empty, UNKNOWN and its like, or one digit repeated.
+    Placeholders count as none: nothing but punctuation, UNKNOWN and its like, or one digit repeated. A name without a birth date is
+    no identity: two patients may bear it, and two never share a number.
     """
-    who = patient_id.strip()
-    if not _is_placeholder(who):
-        return f"id\x1f{issuer.strip().casefold()}\x1f{who}"
-    called = name.strip().rstrip("^").strip().casefold()
-    if not _is_placeholder(called.replace("^", " ").strip()):
-        return f"name\x1f{called}\x1f{birth_date.strip()}"
-    return f"study\x1f{study_uid}"
+    who = patient_id.strip(" \0\t\r\n")
+    if not _says_nothing(who):
+        return json.dumps(["id", issuer.strip(" \0\t\r\n").casefold(), who])
+    called, born = _name(name), birth_date.strip(" \0")
+    if not all(map(_says_nothing, _NAME_PARTS.split(called))) and not _says_nothing(born):
+        return json.dumps(["name", called, born])
+    return json.dumps(["study", study_uid.strip(" \0")])
 
 
-def _is_placeholder(text: str) -> bool:
-    return text.casefold() in _PLACEHOLDERS or (text.isdigit() and len(set(text)) == 1)
+def _name(name: str) -> str:
+    """A person's name (PS3.5 6.2.1.2) however it is cased, spaced and padded with empty components."""
+    folded = unicodedata.normalize("NFKC", name).casefold()
+    groups = ("^".join(" ".join(part.split()) for part in group.split("^")).rstrip("^") for group in folded.strip(" \0").split("="))
+    return "=".join(groups).rstrip("=")
+
+
+def _says_nothing(text: str) -> bool:
+    folded = text.casefold()
+    if folded in _PLACEHOLDERS or not any(map(str.isalnum, folded)):
+        return True
+    return folded.isdigit() and len(set(folded)) == 1

@@ -3,6 +3,7 @@
 import base64
 import binascii
 import hmac
+import os
 import secrets
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -49,18 +50,32 @@ class Keys:
         """A patient's key again; raises PermissionRefused where it is not ours or was tampered with."""
         try:
             return AESGCM(self.wrapping).decrypt(wrapped[:_NONCE], wrapped[_NONCE:], str(patient).encode())
-        except InvalidTag as error:
+        except (InvalidTag, ValueError) as error:
             msg = f"the key of sub-{patient:03d} does not open: the site's key is another, or the store was tampered with"
             raise PermissionRefused(msg) from error
 
 
-def _hkdf(site_key: bytes, use: bytes) -> bytes:
-    return HKDF(algorithm=SHA256(), length=_LENGTH, salt=None, info=b"dicomrx v1 " + use).derive(site_key)
+def record_key(data_key: bytes, salt: bytes) -> bytes:
+    """The key of one record: as no two records share one, a frame's nonce may be its number."""
+    return _hkdf(data_key, b"record", salt)
+
+
+def _hkdf(secret: bytes, use: bytes, salt: bytes | None = None) -> bytes:
+    return HKDF(algorithm=SHA256(), length=_LENGTH, salt=salt, info=b"dicomrx v1 " + use).derive(secret)
 
 
 def make_site_key(path: Path, scratch: durable.RunDirectory) -> None:
     """Make a key file of 32 random bytes, base64; raises FileExistsError where there is one."""
-    durable.publish(base64.b64encode(secrets.token_bytes(_LENGTH)) + b"\n", path, scratch)
+    part = scratch.new_path()
+    # Not by `publish`, whose files a group may read where the spool has one.
+    fd = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        durable.write_all(fd, base64.b64encode(secrets.token_bytes(_LENGTH)) + b"\n")
+        durable.sync(fd)
+    finally:
+        os.close(fd)
+    durable.link(part, path)
+    part.unlink()
 
 
 def read_site_key(path: Path) -> bytes:

@@ -1,13 +1,14 @@
 """Vault segments: append-only files of encrypted records, each written by one process that holds its flock.
 
 A record is `DXR1`, the length of its header (4 bytes, big endian), the header (JSON, pseudonyms only), then frames: length (4 bytes,
-the top bit set on the last), and AES-256-GCM of up to 1 MiB under the patient's key. The nonce is a random prefix from the
-header, a counter and the last-flag (the STREAM construction, so that frames can be neither cut, swapped nor dropped); the
-header is authenticated with each. The last frame holds what proves the rest: sizes and SHA-256.
+the top bit set on the last), and AES-256-GCM of up to 1 MiB. The key is the record's own, derived from the patient's key and the
+header's salt; the nonce is the frame's number and the last-flag (the STREAM construction, so that frames can be neither cut, swapped
+nor dropped); the header is authenticated with each. The last frame holds what proves the rest: size and SHA-256.
 """
 
 import json
 import os
+import secrets
 import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -21,13 +22,17 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from dicomrx.errors import PermissionRefused
 from dicomrx.spool import durable
 from dicomrx.spool.durable import RunDirectory
+from dicomrx.vault.keys import record_key
 
 SUFFIX: Final = ".seg"
 FRAME: Final = 1 << 20
+_VERSION: Final = 1
 _MAGIC: Final = b"DXR1"
 _U32: Final = struct.Struct(">I")
 _LAST: Final = 1 << 31
 _TAG: Final = 16
+_SALT: Final = 16
+_COUNTER: Final = 11
 _HEADER_MAX: Final = 1 << 16
 
 
@@ -41,73 +46,118 @@ class Location:
     header: Mapping[str, Any]
 
 
-def nonce(prefix: bytes, counter: int, *, last: bool) -> bytes:
-    """12 bytes: 7 of the record, 4 of the frame, 1 that says whether it is the last."""
-    return prefix + _U32.pack(counter) + bytes([last])
+def _nonce(counter: int, *, last: bool) -> bytes:
+    return counter.to_bytes(_COUNTER, "big") + bytes([last])
 
 
 class Writer:
-    """Appends to one new segment; the flock on it tells readers that it may still grow."""
+    """Appends to one new segment; the flock on it tells readers that it may still grow.
+
+    After an error of any method it is good for `abandon` alone: a reader may have seen what was being written.
+    """
 
     def __init__(self, path: Path, scratch: RunDirectory) -> None:
         self.name = path.name
+        self.end = 0
+        self._synced = 0
         self._fd = durable.create_locked(path, scratch)
-        self._end = 0
 
-    def append(self, header: Mapping[str, Any], prefix: bytes, key: bytes, source: BinaryIO, facts: Mapping[str, Any]) -> Location:
-        """Write one record and sync it. After an error the segment is as it was before, or is to be given up.
+    @property
+    def unsynced(self) -> bool:
+        """True where a power cut would take something that was appended."""
+        return self._synced < self.end
+
+    def append(self, header: Mapping[str, Any], key: bytes, source: BinaryIO, facts: Mapping[str, Any]) -> None:
+        """Write one record, not yet synced; `key` is the patient's.
 
         `facts` go encrypted into the last frame, beside the size and SHA-256 of `source`.
         """
-        start = self._end
-        try:
-            self._record(header, prefix, key, source, facts)
-            durable.sync(self._fd)
-        except BaseException:
-            os.ftruncate(self._fd, start)
-            os.lseek(self._fd, start, os.SEEK_SET)
-            raise
-        self._end = os.lseek(self._fd, 0, os.SEEK_CUR)
-        return Location(self.name, start, self._end, header)
-
-    def _record(self, header: Mapping[str, Any], prefix: bytes, key: bytes, source: BinaryIO, facts: Mapping[str, Any]) -> None:
-        clear = json.dumps(header, sort_keys=True).encode()
+        salt = secrets.token_bytes(_SALT)
+        clear = json.dumps({**header, "version": _VERSION, "salt": salt.hex()}, sort_keys=True).encode()
         durable.write_all(self._fd, _MAGIC + _U32.pack(len(clear)) + clear)
-        cipher, digest = AESGCM(key), sha256()
+        cipher, digest = AESGCM(record_key(key, salt)), sha256()
         size = counter = 0
         while chunk := source.read(FRAME):
             digest.update(chunk)
             size += len(chunk)
-            self._frame(cipher.encrypt(nonce(prefix, counter, last=False), chunk, clear), 0)
+            self._frame(cipher.encrypt(_nonce(counter, last=False), chunk, clear), 0)
             counter += 1
         proof = json.dumps({**facts, "size": size, "sha256": digest.hexdigest()}, sort_keys=True).encode()
-        self._frame(cipher.encrypt(nonce(prefix, counter, last=True), proof, clear), _LAST)
+        self._frame(cipher.encrypt(_nonce(counter, last=True), proof, clear), _LAST)
+        self.end = os.lseek(self._fd, 0, os.SEEK_CUR)
 
     def _frame(self, sealed: bytes, flag: int) -> None:
         durable.write_all(self._fd, _U32.pack(len(sealed) | flag))
         durable.write_all(self._fd, sealed)
+
+    def sync(self) -> None:
+        """Make durable what was appended."""
+        durable.sync(self._fd)
+        self._synced = self.end
+
+    def abandon(self) -> None:
+        """Cut off what is not durable, so that nobody relies on it, and give the flock back."""
+        try:
+            os.ftruncate(self._fd, self._synced)
+        finally:
+            self.close()
 
     def close(self) -> None:
         """Give the flock back: the segment grows no more."""
         os.close(self._fd)
 
 
-def scan(path: Path, start: int) -> Iterator[Location]:
-    """The whole records of a segment from `start` on; a torn or unfinished one ends it."""
+def scan(path: Path, start: int, *, grows: bool) -> Iterator[Location]:
+    """The whole records of a segment from `start` on.
+
+    An unfinished record ends a segment that still grows. In one that does not, the search goes on behind what is torn or damaged:
+    one bad byte costs one record.
+    """
     with path.open("rb") as file:
         size = os.fstat(file.fileno()).st_size
-        while True:
-            header = _read_header(file, start)
-            if header is None:
+        at: int | None = start
+        behind = start
+        while at is not None:
+            found = _record(file, path.name, at, size)
+            if found is not None:
+                yield found
+                behind, at = at + len(_MAGIC), found.end
+            elif grows or at >= size:
                 return
-            end = _skip_frames(file, size)
-            if end is None:
-                return
-            yield Location(path.name, start, end, header[0])
-            start = end
+            else:
+                at = _next_magic(file, behind)
+                behind = behind if at is None else at + len(_MAGIC)
+
+
+def _record(file: BinaryIO, segment: str, start: int, size: int) -> Location | None:
+    found = _read_header(file, start)
+    end = _skip_frames(file, size) if found else None
+    return Location(segment, start, end, found[0]) if found and end is not None else None
+
+
+def _next_magic(file: BinaryIO, start: int) -> int | None:
+    file.seek(start)
+    window = b""
+    while chunk := file.read(FRAME):
+        window = window[1 - len(_MAGIC) :] + chunk
+        at = window.find(_MAGIC)
+        if at >= 0:
+            return file.tell() - len(window) + at
+    return None
+
+
+def is_there(path: Path, location: Location) -> bool:
+    """True where the segment holds this record, by its header; False where it was put back older, or is gone."""
+    try:
+        with path.open("rb") as file:
+            found = _read_header(file, location.start)
+            return found is not None and found[0] == location.header and location.end <= os.fstat(file.fileno()).st_size
+    except FileNotFoundError:
+        return False
 
 
 def _read_header(file: BinaryIO, start: int) -> tuple[dict[str, Any], bytes] | None:
+    """A record's header as values and as the bytes that are authenticated, or None."""
     file.seek(start)
     head = file.read(len(_MAGIC) + _U32.size)
     if len(head) < len(_MAGIC) + _U32.size or not head.startswith(_MAGIC):
@@ -115,53 +165,79 @@ def _read_header(file: BinaryIO, start: int) -> tuple[dict[str, Any], bytes] | N
     (length,) = _U32.unpack(head[len(_MAGIC) :])
     clear = file.read(length) if length <= _HEADER_MAX else b""
     try:
-        return json.loads(clear), clear
+        header = json.loads(clear)
     except ValueError:
         return None
+    return (header, clear) if isinstance(header, dict) and isinstance(header.get("instance"), str) else None
+
+
+def _read_length(file: BinaryIO) -> tuple[int, bool] | None:
+    """A frame's length and whether it is the last; None for what cannot be one."""
+    word = file.read(_U32.size)
+    if len(word) < _U32.size:
+        return None
+    length: int = _U32.unpack(word)[0] & ~_LAST
+    return (length, bool(word[0] & 0x80)) if _TAG <= length <= FRAME + _TAG else None
 
 
 def _skip_frames(file: BinaryIO, size: int) -> int | None:
-    while True:
-        word = file.read(_U32.size)
-        if len(word) < _U32.size:
+    while (frame := _read_length(file)) is not None:
+        length, last = frame
+        end = file.tell() + length
+        if end > size:
             return None
-        length: int = _U32.unpack(word)[0]
-        end = file.tell() + (length & ~_LAST)
-        if not _TAG <= length & ~_LAST <= FRAME + _TAG or end > size:
-            return None
-        if length & _LAST:
+        if last:
             return end
         file.seek(end)
+    return None
 
 
-def decrypt(path: Path, location: Location, key: bytes, out: BinaryIO) -> dict[str, Any]:
-    """Write a record's content to `out`; returns its proven facts. Raises PermissionRefused for anything not as it was written."""
+def decrypt(path: Path, location: Location, key: bytes, out: BinaryIO) -> None:
+    """Write a record's content to `out`; `key` is the patient's. Raises PermissionRefused for anything not as it was written.
+
+    What is in `out` is proven only once this returns.
+    """
     with path.open("rb") as file:
         found = _read_header(file, location.start)
         if found is None or found[0] != location.header:
             raise _tampered()
-        clear = found[1]
+        header, clear = found
+        if header.get("version") != _VERSION:
+            msg = "the vault's record was written by a newer dicomrx: restore it with that one"
+            raise PermissionRefused(msg)
         try:
-            return _content(file, bytes.fromhex(found[0]["nonce"]), AESGCM(key), clear, out)
-        except (InvalidTag, struct.error, ValueError, KeyError) as error:
+            salt = bytes.fromhex(header["salt"])
+        except (KeyError, TypeError, ValueError) as error:
             raise _tampered() from error
+        _content(file, AESGCM(record_key(key, salt)), clear, out)
 
 
-def _content(file: BinaryIO, prefix: bytes, cipher: AESGCM, clear: bytes, out: BinaryIO) -> dict[str, Any]:
+def _content(file: BinaryIO, cipher: AESGCM, clear: bytes, out: BinaryIO) -> None:
     digest = sha256()
-    counter = 0
+    size = counter = 0
     while True:
-        (length,) = _U32.unpack(file.read(_U32.size))
-        last = bool(length & _LAST)
-        plain = cipher.decrypt(nonce(prefix, counter, last=last), file.read(length & ~_LAST), clear)
+        plain, last = _open_frame(file, cipher, counter, clear)
         if last:
-            facts: dict[str, Any] = json.loads(plain)
-            if facts["sha256"] != digest.hexdigest():
+            facts = json.loads(plain)
+            if (facts["size"], facts["sha256"]) != (size, digest.hexdigest()):
                 raise _tampered()
-            return facts
+            return
         digest.update(plain)
+        size += len(plain)
         out.write(plain)
         counter += 1
+
+
+def _open_frame(file: BinaryIO, cipher: AESGCM, counter: int, clear: bytes) -> tuple[bytes, bool]:
+    frame = _read_length(file)
+    if frame is None:
+        raise _tampered()
+    length, last = frame
+    sealed = file.read(length)
+    try:
+        return cipher.decrypt(_nonce(counter, last=last), sealed, clear), last
+    except (InvalidTag, ValueError) as error:
+        raise _tampered() from error
 
 
 def _tampered() -> PermissionRefused:

@@ -1,11 +1,12 @@
 """The state directory: made once, opened with the site's key."""
 
 import hmac
+import os
 import secrets
 from pathlib import Path
 from typing import Final, Self
 
-from dicomrx.errors import CannotCreateError, ConfigError, NoInputError
+from dicomrx.errors import CannotCreateError, ConfigError, NoInputError, PermissionRefused
 from dicomrx.spool import durable
 from dicomrx.spool.durable import RunDirectory
 from dicomrx.vault import keys
@@ -17,6 +18,10 @@ _KEY: Final = "site.key"
 _ID: Final = "id"
 _CHECK: Final = "key-check"
 _SPOOL: Final = "spool"
+_IDENTITIES: Final = "identities.sqlite"
+_VAULT: Final = "vault"
+_SCRATCH: Final = "tmp"
+_NOT_YET_A_STATE: Final = frozenset({_KEY, _CHECK, _IDENTITIES, f"{_IDENTITIES}-journal", _VAULT, _SCRATCH, "lost+found"})
 
 
 class State:
@@ -25,42 +30,65 @@ class State:
     def __init__(self, path: Path, run: RunDirectory | None) -> None:
         self.path = path
         self.new_key_path: Path | None = None
+        """The site's key, for whom has made the state just now: to be backed up."""
         self._run = run
         self.id = (path / _ID).read_text()
         self._keys = Keys.derive(keys.read_site_key(path / _KEY))
         self._check_key()
-        self._identities = Identities(path / "identities.sqlite", self._keys)
-        self.vault = Vault(path / "vault", run, self._keys, self._identities.data_key)
+        self._identities = Identities(path / _IDENTITIES, self._keys, writable=run is not None)
+        self.vault = Vault(path / _VAULT, run, self._keys, self._identities.data_key)
 
     @classmethod
     def open(cls, path: Path, *, create: bool) -> Self:
-        """Open the state at `path`; `create` makes a missing one, its key first of all.
+        """Open the state at `path`: to read only, or (`create`) to work in it, made if it is missing, its key first of all.
 
-        Raises NoInputError where there is none, ConfigError for a key that is missing, open to others or not the one.
+        Raises NoInputError where there is none to read, PermissionRefused where this user may not, CannotCreateError where none
+        can be made, ConfigError for a part that is missing and a key that is open to others or not the one.
         """
         path = path.absolute()
-        if not create:
+        return cls._open_to_work(path) if create else cls._open_to_read(path)
+
+    @classmethod
+    def _open_to_read(cls, path: Path) -> Self:
+        try:
             if not cls.exists(path):
                 msg = f"no state at {path}: --state-dir names it"
                 raise NoInputError(msg)
             return cls(path, None)
+        except PermissionError as error:
+            msg = f"this user may not read the state {path} ({error.filename})"
+            raise PermissionRefused(msg) from error
+
+    @classmethod
+    def _open_to_work(cls, path: Path) -> Self:
+        run = None
         try:
             made = _make(path)
-            durable.sweep(path / "tmp")
-            state = cls(path, RunDirectory(path / "tmp"))
-        except PermissionError as error:
-            msg = f"cannot use the state {path}: {error.strerror}"
-            raise CannotCreateError(msg) from error
+            durable.sweep(path / _SCRATCH)
+            run = RunDirectory(path / _SCRATCH)
+            state = cls(path, run)
+        except BaseException as error:
+            if run is not None:
+                run.close()
+            if isinstance(error, PermissionError | FileExistsError | NotADirectoryError):
+                msg = f"cannot use the state {path}: {error.strerror} at {error.filename}"
+                raise CannotCreateError(msg) from error
+            raise
         state.new_key_path = path / _KEY if made else None
         return state
 
     @staticmethod
     def exists(path: Path) -> bool:
-        """True where a state was made; its id is the last thing written."""
-        return (path / _ID).is_file()
+        """True where a state was made, its id is the last thing written; also where this user may not look: opening it will tell."""
+        try:
+            return (path / _ID).is_file()
+        except PermissionError:
+            return True
 
     def _check_key(self) -> None:
-        if not hmac.compare_digest((self.path / _CHECK).read_text(), self._keys.mac(self._keys.check, self.id)):
+        path = self.path / _CHECK
+        there = path.read_text() if path.is_file() else ""
+        if not hmac.compare_digest(there, self._keys.mac(self._keys.check, self.id)):
             msg = f"{self.path / _KEY} is not the key that this state was made with: put that one back from its backup"
             raise ConfigError(msg)
 
@@ -104,24 +132,48 @@ class State:
 
 
 def _make(path: Path) -> bool:
-    """Make what is missing, once, however many processes start; returns whether the key was made now."""
+    """Make what is missing, once, however many processes start; returns whether the state was made now."""
     if State.exists(path):
+        _tighten(path)
         return False
+    _refuse_foreign(path)
     durable.make_directory(path)
-    path.chmod(0o700)
+    _tighten(path)
     with durable.locked(path / ".lock"):
         if State.exists(path):
             return False
-        for name in ("tmp", "vault"):
+        _refuse_remains(path)
+        for name in (_SCRATCH, _VAULT):
             durable.make_directory(path / name)
-        with RunDirectory(path / "tmp") as scratch:
-            made = not (path / _KEY).exists()  # one brought by the site, or left by a crash, is used
-            if made:
+        with RunDirectory(path / _SCRATCH) as scratch:
+            if not (path / _KEY).exists():  # one brought by the site, or left by a crash, is used
                 keys.make_site_key(path / _KEY, scratch)
             derived = Keys.derive(keys.read_site_key(path / _KEY))
-            Identities(path / "identities.sqlite", derived)
+            Identities.create(path / _IDENTITIES)
             state_id = secrets.token_hex(16)
             durable.remove(path / _CHECK)
             durable.publish(derived.mac(derived.check, state_id).encode(), path / _CHECK, scratch)
             durable.publish(state_id.encode(), path / _ID, scratch)
-        return made
+        return True
+
+
+def _tighten(path: Path) -> None:
+    """The owner alone, whatever the rights were."""
+    if os.geteuid() in {0, path.stat().st_uid}:
+        path.chmod(0o700)
+
+
+def _refuse_foreign(path: Path) -> None:
+    there = path.iterdir() if path.is_dir() else ()
+    others = [entry.name for entry in there if not entry.name.startswith(".") and entry.name not in _NOT_YET_A_STATE]
+    if others and not State.exists(path):  # another process may make it just now
+        msg = f"{path} is no state and not empty ({len(others)} other entries): name an empty or new folder with --state-dir"
+        raise CannotCreateError(msg)
+
+
+def _refuse_remains(path: Path) -> None:
+    """A state that has lost its id is not begun anew: what it holds has a key, and numbers that are in use."""
+    used = (path / _VAULT).is_dir() and any((path / _VAULT).glob("*.seg"))
+    if used or ((path / _IDENTITIES).exists() and not (path / _KEY).exists()):
+        msg = f"the state {path} is not whole, {_ID} or {_KEY} is missing: put it back from its newest backup"
+        raise ConfigError(msg)

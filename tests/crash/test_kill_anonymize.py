@@ -1,0 +1,60 @@
+"""`anonymize` killed before each call that changes a directory or makes something durable, then a resend, then a run to the end."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from dicomrx.spool.intake import Intake
+from dicomrx.spool.layout import Spool
+from tests import factories
+from tests.acceptance.conftest import api, new_pipeline, pipeline  # noqa: F401  fixtures
+from tests.acceptance.pipeline import Pipeline, dataset_sha256
+
+CALLS = ("link", "linkat", "renameat2", "rename", "fsync", "unlink", "mkdir")
+
+pytestmark = [pytest.mark.crash, pytest.mark.slow, pytest.mark.needs_tool("strace")]
+
+
+def receive(pipeline: Pipeline, source: Path) -> None:  # noqa: F811
+    """What the receiver does, without a network: the same bytes twice are a resend."""
+    with Spool.open(pipeline.storage, pipeline.zips, make=True) as spool:
+        intake = Intake(spool)
+        reception = intake.begin(intake.new_association(), 1)
+        reception.write(source.read_bytes())
+        reception.keep()
+        intake.stop(cut=False)
+
+
+def anonymize(pipeline: Pipeline, *inject: str, log: Path) -> int:  # noqa: F811
+    strace = ["strace", "-f", "-qq", "-y", "-o", str(log), "-e", f"trace={','.join(CALLS)}", *inject]
+    command = [*strace, sys.executable, "-m", "dicomrx", "anonymize", "--once"]
+    return subprocess.run(command, env=pipeline.env, cwd=pipeline.root, check=False, capture_output=True).returncode
+
+
+def test_a_kill_before_any_call_and_a_resend_leave_one_instance_that_comes_back(pipeline: Pipeline, tmp_path: Path) -> None:  # noqa: F811
+    (source,) = factories.study(tmp_path / "sources", images=1)
+    receive(pipeline, source)
+    pristine = tmp_path / "pristine"
+    shutil.copytree(pipeline.root, pristine, symlinks=True)
+    log = tmp_path / "trace"
+    assert anonymize(pipeline, log=log) == 0
+    counts = {call: sum(f" {call}(" in line for line in log.read_text().splitlines()) for call in CALLS}
+    points = [(call, number) for call, count in counts.items() for number in range(1, count + 1)]
+    assert len(points) >= 40
+    killed = 0
+    for call, number in points:
+        shutil.rmtree(pipeline.root)
+        shutil.copytree(pristine, pipeline.root, symlinks=True)
+        killed += anonymize(pipeline, "-e", f"inject={call}:signal=KILL:when={number}", log=log) != 0
+        receive(pipeline, source)
+        assert anonymize(pipeline, log=log) == 0, (call, number)
+        (filed,) = pipeline.storage.glob("studies/*/*/*.dcm")
+        assert not pipeline.incoming(), (call, number)
+        assert not list(pipeline.storage.glob("quarantine/*/*/*")), (call, number)
+        out = tmp_path / f"{call}-{number}.dcm"
+        pipeline.run("restore", str(filed), str(out))
+        assert dataset_sha256(out) == dataset_sha256(source), (call, number)
+    assert killed == len(points)

@@ -1,0 +1,52 @@
+"""States, records and child processes for the tests of the vault."""
+
+import contextlib
+import io
+import os
+import random
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from hashlib import sha256
+from pathlib import Path
+
+from dicomrx.vault import Original, Patient, State
+
+
+def content(number: int, size: int) -> bytes:
+    return random.Random(number).randbytes(size)
+
+
+def original(patient: Patient, instance: str = "2.25.3", data: bytes = b"", *, made: str = "made") -> Original:
+    return Original(
+        study="2.25.1",
+        series="2.25.2",
+        instance=instance,
+        patient=patient,
+        profile="basic",
+        output_sha256=sha256(made.encode()).hexdigest(),
+        dataset_sha256=sha256(data).hexdigest(),
+        transfer_syntax="1.2.840.10008.1.2.1",
+    )
+
+
+def restored(state: State, instance: str) -> list[bytes]:
+    found = []
+    for record in state.vault.find(instance):
+        out = io.BytesIO()
+        state.vault.restore(record, out)
+        found.append(out.getvalue())
+    return found
+
+
+@contextlib.contextmanager
+def child(script: str, *arguments: object) -> Iterator[subprocess.Popen[str]]:
+    """A Python process of its own, killed at the end if it still lives."""
+    process = subprocess.Popen([sys.executable, "-c", script, *map(str, arguments)], stdout=subprocess.PIPE, text=True, cwd=Path.cwd())
+    try:
+        yield process
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process.pid, signal.SIGKILL)
+        process.communicate()
