@@ -56,7 +56,7 @@ class Stage(Protocol):
 
 
 class Chosen:
-    """A stage that sees only the jobs it is given, once."""
+    """A stage that sees only the jobs it is given."""
 
     def __init__(self, stage: Stage, jobs: Sequence[Job]) -> None:
         self.name = stage.name
@@ -65,13 +65,13 @@ class Chosen:
         self._jobs = list(jobs)
 
     def scan(self) -> Iterable[Job]:
-        """The jobs not yet tried."""
-        jobs, self._jobs = self._jobs, []
-        return jobs
+        """The jobs that are left."""
+        return [job for job in self._jobs if job.path.exists()]
 
     def process(self, job: Job) -> None:
         """As the stage does it."""
         self._stage.process(job)
+        self._jobs.remove(job)
 
     def ready_in(self) -> float | None:
         """Nothing is waited for."""
@@ -115,10 +115,12 @@ class Runner:
             new = tally.names - total.names  # what is done again is in another process's hands: waiting for it is no progress
             names = total.names | new
             total = Tally(total.done + len(new), tally.deferred, total.rejected + tally.rejected, tally.unavailable, names)
+            if tally.unavailable:
+                break
             if new or tally.rejected:
                 continue
             pause = self._stage.ready_in()
-            if pause is None or tally.unavailable:
+            if pause is None:
                 break
             self._wake.wait(pause)
         return total

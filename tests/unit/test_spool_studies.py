@@ -22,7 +22,6 @@ from tests.spool_rig import (
     SECOND,
     SERIES,
     STUDY,
-    die,
     file_one,
     filed,
     freeze,
@@ -493,15 +492,6 @@ def test_what_is_not_of_this_spool_is_refused_with_the_way_in(spool: Spool, tmp_
     for wanted in (str(tmp_path / "gone"), OTHER_STUDY, str(spool.outbox / f"{OTHER_STUDY}.1")):
         with pytest.raises(NoInputError):
             frozen_by_name(spool, wanted)
-
-
-def test_a_process_that_died_holds_no_study_lock(spool: Spool, tmp_path: Path) -> None:
-    other = open_spool(tmp_path)
-    held = Study.locked(other, STUDY)
-    held.__enter__()
-    held.gen.close()  # type: ignore[attr-defined]
-    die(other)
-    assert filed(spool).exists()
 
 
 def test_entries_are_sorted_and_leave_documents_out(spool: Spool) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from pathlib import Path
+from threading import Barrier
 
 import pytest
 
@@ -60,10 +61,16 @@ def test_the_key_a_site_brings_is_used(tmp_path: Path) -> None:
 
 
 def test_many_that_start_at_once_make_one_state(tmp_path: Path) -> None:
+    together = Barrier(8)
+
+    def start(_: int) -> State:
+        together.wait()
+        with State.open(tmp_path / "state", create=True) as state:
+            together.wait()
+            return state
+
     with ThreadPoolExecutor(8) as pool:
-        states = list(pool.map(lambda _: State.open(tmp_path / "state", create=True), range(8)))
-    for state in states:
-        state.close()
+        states = list(pool.map(start, range(8)))
     assert len({state.id for state in states}) == 1
     assert len({state.uid_key for state in states}) == 1
     assert sum(state.new_key_path is not None for state in states) == 1

@@ -2,9 +2,7 @@
 
 import contextlib
 import io
-import os
 import random
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -47,6 +45,7 @@ def child(script: str, *arguments: object) -> Iterator[subprocess.Popen[str]]:
     try:
         yield process
     finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(process.pid, signal.SIGKILL)
-        process.communicate()
+        process.kill()
+        process.wait()
+        if process.stdout is not None:
+            process.stdout.close()

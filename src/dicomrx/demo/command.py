@@ -31,7 +31,7 @@ _FAILED: Final = 1
 _PATIENCE_S: Final = 100.0
 _LOOK_S: Final = 0.5
 _RESTORERS: Final = 2
-_ON_THE_WAY: Final = frozenset({"open", "complete", "pending", "zipped", "sending"})
+_AT_REST: Final = frozenset({"sent", "failed"})
 
 
 def run(keep: Path | None, port: int) -> int:
@@ -100,7 +100,7 @@ def _watch(gateway: Gateway, traffic: Traffic, spool: Spool, show: Show) -> list
 
 
 def _on_the_way(status: reading.Status) -> bool:
-    return any(queue.waiting for queue in status.stages) or any(study.state in _ON_THE_WAY for study in status.studies)
+    return any(queue.waiting for queue in status.stages) or any(study.state not in _AT_REST for study in status.studies)
 
 
 def _restore(gateway: Gateway, bundles: Sequence[Path], spool: Spool, show: Show) -> None:

@@ -12,7 +12,6 @@ import itertools
 import os
 import secrets
 import shutil
-import stat
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -293,7 +292,7 @@ def dead_run_directories(parent: Path, patience_s: float = 0.0) -> Iterator[Path
     after a moment: its starter may be between making and locking it.
     """
     for path in sorted(parent.iterdir()) if parent.is_dir() else []:
-        if path in _ours or path.is_symlink() or not stat.S_ISDIR(path.lstat().st_mode):
+        if path in _ours or path.is_symlink() or not path.is_dir():  # is_dir: it may be gone by now
             continue
         if path.name.startswith("."):
             time.sleep(0.05)

@@ -1,0 +1,448 @@
+import errno
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import pytest
+from watchdog.observers.api import BaseObserver
+
+from dicomrx import runner
+from dicomrx.errors import ConfigError, Defer, Reject, UnavailableError
+from dicomrx.runner import Chosen, Hints, Job, Runner
+from dicomrx.spool import durable, incoming, quarantine
+from dicomrx.spool.layout import Spool
+from tests.spool_rig import STUDY, die, drop, filed, frozen, names, open_spool, tree
+
+Work = Callable[[Job], None]
+
+
+@pytest.fixture
+def spool(tmp_path: Path) -> Iterator[Spool]:
+    with open_spool(tmp_path) as spool:
+        yield spool
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runner, "_AFTER_FAILURE_S", 0.02)
+
+
+class Eat:
+    """Works off what lies in a folder, by `work`, and removes it."""
+
+    name = "eat"
+
+    def __init__(self, folder: Path, work: Work = lambda _: None) -> None:
+        self.folder = folder
+        self.work = work
+        self.done: list[str] = []
+        self.tried: list[str] = []
+        self.watched: Sequence[Path] = (folder,)
+
+    def scan(self) -> Iterator[Job]:
+        for path in sorted(self.folder.iterdir()):
+            yield Job(path)
+
+    def process(self, job: Job) -> None:
+        self.tried.append(job.path.name)
+        self.work(job)
+        durable.remove(job.path)
+        self.done.append(job.path.name)
+
+    def ready_in(self) -> float | None:
+        return None
+
+
+def raising(error: Exception, *only: str) -> Work:
+    def work(job: Job) -> None:
+        if not only or job.path.name in only:
+            raise error
+
+    return work
+
+
+def put(spool: Spool, *wanted: str) -> None:
+    for name in wanted:
+        drop(spool, name)
+
+
+def put_aside(spool: Spool) -> list[tuple[str, str, str]]:
+    return [(item.stage, item.reason, item.detail) for item in quarantine.items(spool)]
+
+
+@pytest.fixture
+def running() -> Iterator[Callable[[Runner], threading.Thread]]:
+    """Starts a runner for ever, and stops it at the end of the test."""
+    started: list[tuple[Runner, threading.Thread]] = []
+
+    def start(one: Runner) -> threading.Thread:
+        thread = threading.Thread(target=one.forever, name="forever")
+        started.append((one, thread))
+        thread.start()
+        return thread
+
+    yield start
+    for one, thread in started:
+        one.stop()
+        thread.join(10)
+        assert not thread.is_alive()
+
+
+def wait_until(true: Callable[[], object], within_s: float = 5.0) -> None:
+    deadline = time.monotonic() + within_s
+    while not true():
+        assert time.monotonic() < deadline, "it never happened"
+        time.sleep(0.01)
+
+
+# One pass and one run
+
+
+def test_once_does_all_there_is_and_what_appears_meanwhile(spool: Spool) -> None:
+    stage = Eat(spool.incoming, lambda job: put(spool, "d") if job.path.name == "c" else None)
+    put(spool, "a", "b", "c")
+    tally = Runner(stage, spool).once()
+    assert (tally.done, tally.deferred, tally.rejected, tally.unavailable) == (4, 0, 0, None)
+    assert stage.done == ["a", "b", "c", "d"]
+
+
+def test_defer_leaves_the_job_where_it_is(spool: Spool) -> None:
+    put(spool, "a", "b")
+    tally = Runner(Eat(spool.incoming, raising(Defer("not now"), "a")), spool).once()
+    assert (tally.done, tally.deferred) == (1, 1)
+    assert names(spool.incoming) == ["a"]
+    assert put_aside(spool) == []
+
+
+def test_a_deferred_job_is_not_tried_before_its_time(spool: Spool) -> None:
+    stage = Eat(spool.incoming, raising(Defer("in an hour", 3600.0), "a"))
+    put(spool, "a", "b")
+    one = Runner(stage, spool)
+    assert one.once().deferred == 1
+    assert one.once().deferred == 1
+    assert stage.tried.count("a") == 1
+    stage.work = raising(Defer("at once", 0.0), "a")
+    one._not_before.clear()
+    one.once()
+    one.once()
+    assert stage.tried.count("a") == 3
+
+
+def test_reject_quarantines_with_its_reason(spool: Spool, caplog: pytest.LogCaptureFixture) -> None:
+    put(spool, "a", "b")
+    tally = Runner(Eat(spool.incoming, raising(Reject("burned-in", "it says so"), "a")), spool).once()
+    assert (tally.done, tally.rejected) == (1, 1)
+    assert put_aside(spool) == [("eat", "burned-in", "it says so")]
+    assert names(spool.incoming) == []
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO, errno.EMFILE, errno.EROFS, errno.EDQUOT])
+def test_a_sick_machine_quarantines_nothing(spool: Spool, code: int) -> None:
+    put(spool, "a", "b")
+    one = Runner(Eat(spool.incoming, raising(OSError(code, os.strerror(code)))), spool)
+    for _ in range(5):
+        tally = one.once()
+        assert (tally.done, tally.deferred, tally.rejected) == (0, 2, 0)
+    assert names(spool.incoming) == ["a", "b"]
+    assert names(spool.run_dir / "strikes") == []
+
+
+def test_a_disk_on_which_only_small_ones_fit_quarantines_no_big_one(spool: Spool) -> None:
+    one = Runner(Eat(spool.incoming, raising(OSError(errno.ENOSPC, "No space left"), "big")), spool)
+    for number in range(5):
+        put(spool, "big", f"small-{number}")
+        one.once()
+    assert put_aside(spool) == []
+    assert names(spool.incoming) == ["big"]
+
+
+def test_a_disk_too_full_to_note_what_is_in_hand_defers(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(spool, "a")
+
+    def full(_: Path | None) -> None:
+        if _ is not None:
+            raise OSError(errno.ENOSPC, "No space left")
+
+    monkeypatch.setattr(spool, "in_hand", full)
+    assert Runner(Eat(spool.incoming), spool).once().deferred == 1
+
+
+def test_an_input_that_alone_cannot_be_read_three_times_is_quarantined(spool: Spool) -> None:
+    one = Runner(Eat(spool.incoming, raising(OSError(errno.EIO, "Input/output error"), "bad")), spool)
+    put(spool, "bad")
+    one.once()
+    one.once()
+    assert spool.strikes("bad") == 0  # alone in its pass, nothing shows whose fault it is
+    for number in range(3):
+        assert put_aside(spool) == []
+        put(spool, f"good-{number}")
+        one.once()
+    assert [reason for _, reason, _ in put_aside(spool)] == ["three-strikes"]
+    assert names(spool.incoming) == []
+    assert names(spool.run_dir / "strikes") == []
+
+
+def test_a_bug_quarantines_its_input_and_tells_its_place_but_not_its_message(spool: Spool, caplog: pytest.LogCaptureFixture) -> None:
+    put(spool, "a", "b")
+    tally = Runner(Eat(spool.incoming, raising(ValueError("PatientName SMITH^JOHN"), "a")), spool).once()
+    assert (tally.done, tally.rejected) == (1, 1)
+    ((stage, reason, detail),) = put_aside(spool)
+    assert (stage, reason) == ("eat", "bug")
+    assert detail.startswith("ValueError at test_runner.py:")
+    everything = caplog.text + "".join(path.read_text(errors="replace") for path in spool.quarantine.rglob("*.json"))
+    assert "SMITH" not in everything
+
+
+def test_an_unreachable_destination_ends_the_pass(spool: Spool) -> None:
+    stage = Eat(spool.incoming, raising(UnavailableError("no answer"), "b"))
+    put(spool, "a", "b", "c")
+    tally = Runner(stage, spool).once()
+    assert tally.done == 1
+    assert tally.unavailable is not None
+    assert names(spool.incoming) == ["b", "c"]
+    assert "c" not in stage.tried
+
+
+def test_a_wrong_setting_ends_the_stage(spool: Spool) -> None:
+    put(spool, "a")
+    with pytest.raises(ConfigError):
+        Runner(Eat(spool.incoming, raising(ConfigError("no key"))), spool).once()
+    assert names(spool.incoming) == ["a"]
+
+
+def test_nobody_takes_a_study_apart(spool: Spool) -> None:
+    filed(spool)
+    for _ in range(4):
+        spool.strike(STUDY)
+    stage = Eat(spool.studies, raising(ValueError("a bug")))
+    assert Runner(stage, spool).once().deferred == 1
+    assert stage.tried == [STUDY]
+    assert names(spool.studies) == [STUDY]
+
+
+def test_a_rejected_frozen_study_is_a_dead_letter(spool: Spool) -> None:
+    one = frozen(spool)
+    assert Runner(Eat(spool.outbox, raising(Reject("http-400"))), spool).once().rejected == 1
+    assert names(spool.failed) == [one.name]
+
+
+def test_what_another_process_has_in_hand_is_neither_awaited_nor_quarantined(spool: Spool) -> None:
+    put(spool, "a", "b")
+    stage = Eat(spool.incoming)
+    stage.process = lambda job: None  # type: ignore[method-assign] # as a stage does where the claim is not to be had
+    started = time.monotonic()
+    tally = Runner(stage, spool).once()
+    assert time.monotonic() - started < 1
+    assert tally.done == 2
+    with incoming.claimed(spool.incoming / "a"):
+        stage = Eat(spool.incoming, raising(Reject("bad"), "a"))
+        assert Runner(stage, spool).once().rejected == 0
+    assert names(spool.incoming) == ["a"]
+
+
+def test_a_job_that_vanishes_while_it_is_done_is_not_quarantined(spool: Spool) -> None:
+    put(spool, "a")
+
+    def vanish(job: Job) -> None:
+        job.path.unlink()
+        raise ValueError
+
+    tally = Runner(Eat(spool.incoming, vanish), spool).once()
+    assert (tally.rejected, put_aside(spool)) == (0, [])
+
+
+def test_chosen_jobs_and_no_others_are_done_once(spool: Spool) -> None:
+    put(spool, "a", "b", "c")
+    stage = Eat(spool.incoming, raising(Defer("not now"), "b"))
+    tally = Runner(Chosen(stage, [Job(spool.incoming / name) for name in ("b", "c")]), spool).once()
+    assert (tally.done, tally.deferred) == (1, 1)
+    assert stage.done == ["c"]
+    assert names(spool.incoming) == ["a", "b"]
+
+
+# Strikes of the dead
+
+
+def test_what_a_worker_had_in_hand_when_it_died_gets_a_strike_and_the_third_quarantines(spool: Spool, tmp_path: Path) -> None:
+    put(spool, "killer", "later")
+
+    class Killed(BaseException):
+        pass
+
+    def work(job: Job) -> None:
+        if job.path.name == "killer":
+            raise Killed
+
+    for strikes in range(1, 4):
+        victim = open_spool(tmp_path)
+        victim_runner = Runner(Eat(victim.incoming, work), victim)
+        real = victim.in_hand
+        victim.in_hand = lambda path, real=real: real(path) if path else None  # type: ignore[method-assign, misc] # the dead tidy nothing
+        with pytest.raises(Killed):
+            victim_runner.once()
+        die(victim)
+        spool.sweep()
+        assert spool.strikes("killer") == strikes
+    stage = Eat(spool.incoming, work)
+    tally = Runner(stage, spool).once()
+    assert (tally.done, tally.rejected) == (1, 1)
+    assert stage.done == ["later"]
+    assert [reason for _, reason, _ in put_aside(spool)] == ["three-strikes"]
+
+
+def test_what_is_done_after_all_has_its_strikes_forgotten(spool: Spool) -> None:
+    put(spool, "a")
+    spool.strike("a")
+    spool.strike("a")
+    Runner(Eat(spool.incoming), spool).once()
+    assert names(spool.run_dir / "strikes") == []
+
+
+def test_nothing_to_do_changes_nothing(tmp_path: Path) -> None:
+    with open_spool(tmp_path) as spool:
+        put(spool, "a")
+        Runner(Eat(spool.incoming), spool).once()
+    before = tree(tmp_path / "storage")
+    with open_spool(tmp_path) as spool:
+        Runner(Eat(spool.incoming), spool).once()
+    after = tree(tmp_path / "storage")
+    ours = f".run{os.sep}tmp"  # its modification time alone: a run directory came and went
+    assert before.pop(ours)[:2] == after.pop(ours)[:2]
+    assert before == after
+
+
+# Waiting
+
+
+class Adopting(Eat):
+    """As anonymize: adopts before it scans, and has `--once` wait for what is young."""
+
+    def __init__(self, spool: Spool) -> None:
+        super().__init__(spool.incoming)
+        self.spool = spool
+        self.adoption = incoming.Adoption(spool)
+
+    def scan(self) -> Iterator[Job]:
+        self.adoption.run()
+        for arrival in incoming.arrivals(self.spool):
+            yield Job(self.spool.incoming / arrival.name)
+
+    def ready_in(self) -> float | None:
+        return 0.05 if self.adoption.pending() else None
+
+
+def test_once_waits_for_what_was_dropped_a_moment_ago(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(incoming, "QUIET_S", 0.3)
+    put(spool, "young", "folder/young")
+    assert Runner(Adopting(spool), spool).once().done == 2
+    assert names(spool.incoming) == []
+
+
+def test_stop_ends_a_wait_at_once(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(incoming, "QUIET_S", 60.0)
+    put(spool, "young")
+    stage = Adopting(spool)
+    stage.ready_in = lambda: 60.0  # type: ignore[method-assign]
+    one = Runner(stage, spool)
+    thread = threading.Thread(target=one.once)
+    thread.start()
+    time.sleep(0.1)
+    one.stop()
+    thread.join(2)
+    assert not thread.is_alive()
+
+
+# For ever
+
+
+def test_an_event_wakes_the_runner_before_the_next_scan_is_due(spool: Spool, running: Callable[[Runner], object]) -> None:
+    stage = Eat(spool.incoming)
+    running(Runner(stage, spool))
+    wait_until(lambda: any(isinstance(thread, BaseObserver) for thread in threading.enumerate()))
+    time.sleep(0.2)
+    put(spool, "a")
+    wait_until(lambda: stage.done, within_s=runner.RESCAN_S / 2)
+
+
+def observers() -> list[BaseObserver]:
+    return [thread for thread in threading.enumerate() if isinstance(thread, BaseObserver)]
+
+
+def test_lost_events_only_delay(spool: Spool, impatient: None, monkeypatch: pytest.MonkeyPatch, running: Callable[[Runner], object]) -> None:
+    monkeypatch.setattr(runner._Wake, "on_any_event", lambda *_: None)
+    stage = Eat(spool.incoming)
+    running(Runner(stage, spool, 0.2))
+    wait_until(observers)
+    put(spool, "a")
+    wait_until(lambda: stage.done == ["a"])
+
+
+def test_a_dead_observer_only_delays_and_is_started_again(spool: Spool, impatient: None, running: Callable[[Runner], object]) -> None:
+    stage = Eat(spool.incoming)
+    running(Runner(stage, spool, 0.2))
+    wait_until(observers)
+    (first,) = observers()
+    first.stop()
+    first.join()
+    put(spool, "a")
+    wait_until(lambda: stage.done == ["a"])
+    wait_until(lambda: observers() not in ([], [first]))
+
+
+def test_a_folder_that_was_replaced_is_watched_again(spool: Spool) -> None:
+    wake = threading.Event()
+    hints = Hints((spool.incoming,), wake)
+    spool.incoming.rmdir()
+    spool.incoming.mkdir()
+    wait_until(lambda: hints._observer is not None and not hints._is_well(hints._observer))
+    hints.tend()
+    wake.clear()
+    put(spool, "a")
+    assert wake.wait(3)
+    hints.close()
+
+
+def test_without_file_events_the_scans_go_on_and_it_is_said_once(
+    spool: Spool, impatient: None, running: Callable[[Runner], object], caplog: pytest.LogCaptureFixture
+) -> None:
+    stage = Eat(spool.incoming)
+    stage.watched = (spool.root / "nowhere",)
+    running(Runner(stage, spool, 0.2))
+    put(spool, "a")
+    wait_until(lambda: stage.done == ["a"])
+    put(spool, "b")
+    wait_until(lambda: stage.done == ["a", "b"])
+    assert sum("no file events" in record.message for record in caplog.records) == 1
+
+
+def test_a_sick_machine_does_not_end_the_daemon(
+    spool: Spool, impatient: None, running: Callable[[Runner], threading.Thread], caplog: pytest.LogCaptureFixture
+) -> None:
+    stage = Eat(spool.incoming)
+    real = stage.scan
+    failures = []
+
+    def scan() -> Iterator[Job]:
+        if len(failures) < 3:
+            failures.append(1)
+            raise OSError(errno.EIO, "Input/output error")
+        return real()
+
+    stage.scan = scan  # type: ignore[method-assign]
+    put(spool, "a")
+    thread = running(Runner(stage, spool, 0.2))
+    wait_until(lambda: stage.done == ["a"])
+    assert thread.is_alive()
+    assert sum(record.levelno == logging.ERROR for record in caplog.records) == 3
+
+
+def test_a_deferred_job_is_tried_again(spool: Spool, impatient: None, running: Callable[[Runner], object]) -> None:
+    stage = Eat(spool.incoming)
+    stage.work = lambda job: raising(Defer("not yet"))(job) if len(stage.tried) < 4 else None
+    put(spool, "a")
+    running(Runner(stage, spool, 0.2))
+    wait_until(lambda: stage.done == ["a"])
+    assert len(stage.tried) == 4

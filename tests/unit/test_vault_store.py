@@ -1,0 +1,433 @@
+"""Originals: encrypted, appended, found by every process at once, and given back byte for byte or not at all."""
+
+import io
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import tracemalloc
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dicomrx.errors import ConfigError, PermissionRefused
+from dicomrx.vault import Record, State
+from dicomrx.vault.segments import FRAME, decrypt, scan
+from tests.unit.vault_files import child, content, original, restored
+
+# Appends original after original, and says so when the vault does; argument 2 is where their numbers begin, 3 how many bytes at most.
+APPEND = """
+import itertools, os, random, sys
+from io import BytesIO
+from pathlib import Path
+from dicomrx.vault import State
+from tests.unit.vault_files import content, original
+
+state = State.open(Path(sys.argv[1]), create=True)
+first, most = int(sys.argv[2]), int(sys.argv[3])
+for number in itertools.count(first):
+    data = content(number, random.Random(number).randrange(most))
+    state.vault.append(original(state.patient(f"patient {number % 3}"), f"2.25.{number}", data), BytesIO(data))
+    os.write(1, f"{number}\\n".encode())
+"""
+
+
+def appended(number: int, most: int) -> bytes:
+    return content(number, random.Random(number).randrange(most))
+
+
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A closed state: a segment with three small records."""
+    with State.open(tmp_path_factory.mktemp("filled") / "state", create=True) as state:
+        for number in (1, 2, 3):
+            data = content(number, 100 * number)
+            state.vault.append(original(state.patient("one"), f"2.25.{number}", data), io.BytesIO(data))
+    return state.path
+
+
+@pytest.fixture
+def copy(filled: Path, tmp_path: Path) -> Path:
+    """A copy to break."""
+    return Path(shutil.copytree(filled, tmp_path / "state"))
+
+
+def segment(path: Path) -> Path:
+    (found,) = (path / "vault").glob("*.seg")
+    return found
+
+
+@pytest.mark.parametrize("size", [0, 1, FRAME - 1, FRAME, FRAME + 1, 3 * FRAME, 3 * FRAME + 5])
+def test_an_original_of_any_size_comes_back_byte_for_byte(tmp_path: Path, size: int) -> None:
+    data = content(1, size)
+    with State.open(tmp_path / "state", create=True) as state:
+        position = state.vault.append(original(state.patient("one")), io.BytesIO(data))
+        assert position == (segment(state.path).name, segment(state.path).stat().st_size)
+        assert restored(state, "2.25.3") == [data]
+    with State.open(state.path, create=False) as reader:
+        assert restored(reader, "2.25.3") == [data]
+
+
+@given(st.lists(st.binary(max_size=50), max_size=5))
+def test_what_an_instance_had_comes_back_oldest_first(tmp_path_factory: pytest.TempPathFactory, originals: list[bytes]) -> None:
+    path = tmp_path_factory.mktemp("vault") / "state"
+    for data in originals:  # each from another process's segment
+        with State.open(path, create=True) as state:
+            state.vault.append(original(state.patient("one"), data=data), io.BytesIO(data))
+    with State.open(path, create=True) as state:
+        assert restored(state, "2.25.3") == originals
+        assert state.vault.find("2.25.4") == []
+
+
+def test_a_record_says_what_it_is_of(filled: Path) -> None:
+    with State.open(filled, create=False) as state:
+        (record,) = state.vault.find("2.25.2")
+        wanted = original(state.patient("one"), "2.25.2", content(2, 200))
+        assert (record.study, record.series, record.instance) == ("2.25.1", "2.25.2", "2.25.2")
+        assert (record.patient, record.profile, record.output_sha256) == (1, "basic", wanted.output_sha256)
+        assert record.same == state.vault.same(wanted)
+        assert record.same != state.vault.same(original(state.patient("one"), "2.25.2", b"other"))
+
+
+def test_the_segments_show_neither_content_nor_its_digests(filled: Path) -> None:
+    raw = segment(filled).read_bytes()
+    for number in (1, 2, 3):
+        data = content(number, 100 * number)
+        assert data[:16] not in raw
+        assert sha256(data).hexdigest().encode() not in raw
+        assert sha256(data).digest() not in raw
+
+
+def test_equal_originals_look_different(tmp_path: Path) -> None:
+    with State.open(tmp_path / "state", create=True) as state:
+        ends = [state.vault.append(original(state.patient("one"), f"2.25.{n}"), io.BytesIO(bytes(64))).end for n in (1, 2)]
+        raw = segment(state.path).read_bytes()
+    assert raw[ends[0] - 64 : ends[0]] != raw[ends[1] - 64 : ends[1]]
+
+
+def test_every_tampered_byte_is_refused_and_costs_one_record(copy: Path) -> None:
+    with State.open(copy, create=False) as state:
+        key = state.patient("one").data_key
+        first, middle, last = (state.vault.find(f"2.25.{number}")[0].location for number in (1, 2, 3))
+    path = segment(copy)
+    whole = path.read_bytes()
+    for at in range(middle.start, middle.end):
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 1 << at % 8]) + whole[at + 1 :])
+        found = list(scan(path, 0, grows=False))
+        assert first in found
+        assert last in found
+        with pytest.raises(PermissionRefused):
+            decrypt(path, middle, key, io.BytesIO())
+        for location in found:
+            if location not in (first, last):  # a set would want to hash their headers
+                with pytest.raises(PermissionRefused):
+                    decrypt(path, location, key, io.BytesIO())
+    path.write_bytes(whole)
+    decrypt(path, middle, key, io.BytesIO())
+
+
+# Frames as (start, end) of the record's three: two of content, then the proof.
+@pytest.mark.parametrize("order", [[0, 2], [1, 2], [2], [1, 0, 2], [0, 1], [0, 0, 1, 2], [0, 1, 1, 2], [0, 1, 2, 2], [0, 2, 1]])
+def test_frames_dropped_swapped_or_doubled_are_refused(tmp_path: Path, order: list[int]) -> None:
+    with State.open(tmp_path / "state", create=True) as state:
+        state.vault.append(original(state.patient("one")), io.BytesIO(bytes(2 * FRAME)))
+        (record,) = state.vault.find("2.25.3")
+        path = segment(state.path)
+        whole = path.read_bytes()
+        header = whole.index(b"}") + 1
+        frame = 4 + FRAME + 16
+        frames = [whole[header : header + frame], whole[header + frame : header + 2 * frame], whole[header + 2 * frame :]]
+        path.write_bytes(whole[:header] + b"".join(frames[number] for number in order))
+        out = io.BytesIO()
+        if order == [0, 1, 2, 2]:  # what is behind the proof belongs to nobody
+            state.vault.restore(record, out)
+            return
+        with pytest.raises(PermissionRefused):
+            state.vault.restore(record, out)
+
+
+def test_a_record_moved_under_another_header_is_refused(copy: Path) -> None:
+    path = segment(copy)
+    whole = path.read_bytes()
+    path.write_bytes(whole.replace(b'"instance": "2.25.1"', b'"instance": "2.25.9"', 1))
+    (copy / "vault" / "index.sqlite").unlink()
+    with State.open(copy, create=False) as state, pytest.raises(PermissionRefused, match="tampered"):
+        restored(state, "2.25.9")
+
+
+def test_another_patients_key_does_not_open_a_record(filled: Path) -> None:
+    with State.open(filled, create=False) as state:
+        location = state.vault.find("2.25.1")[0].location
+    with pytest.raises(PermissionRefused):
+        decrypt(segment(filled), location, bytes(32), io.BytesIO())
+
+
+def test_a_record_of_a_newer_version_says_so(copy: Path) -> None:
+    path = segment(copy)
+    path.write_bytes(path.read_bytes().replace(b'"version": 1', b'"version": 2'))
+    (copy / "vault" / "index.sqlite").unlink()
+    with State.open(copy, create=False) as state, pytest.raises(PermissionRefused, match="newer dicomrx"):
+        restored(state, "2.25.1")
+
+
+def test_a_forgotten_patients_originals_are_gone(tmp_path: Path) -> None:
+    with State.open(tmp_path / "state", create=True) as state:
+        for name, instance in (("one", "2.25.1"), ("two", "2.25.2")):
+            state.vault.append(original(state.patient(name), instance), io.BytesIO(b"original"))
+        import sqlite3
+
+        database = sqlite3.connect(state.path / "identities.sqlite")
+        with database:
+            database.execute("DELETE FROM patients WHERE number = 1")
+        database.close()
+        with pytest.raises(PermissionRefused, match="sub-001 was forgotten"):
+            restored(state, "2.25.1")
+        assert restored(state, "2.25.2") == [b"original"]
+
+
+@pytest.mark.crash
+def test_a_writer_killed_at_any_moment_loses_nothing_it_had_promised(tmp_path: Path) -> None:
+    dice, most, promised = random.Random(3), 2 * FRAME + 9, []
+    with State.open(tmp_path / "state", create=True) as beside:
+        for begin in (1000, 2000, 3000, 4000):
+            with child(APPEND, beside.path, begin, most) as process:
+                assert process.stdout is not None
+                promised.append(int(process.stdout.readline()))
+                time.sleep(dice.uniform(0, 0.2))
+                process.send_signal(signal.SIGKILL)
+                promised += map(int, process.communicate()[0].split())
+            assert process.returncode == -signal.SIGKILL
+            assert restored(beside, f"2.25.{promised[-1]}") == [appended(promised[-1], most)]
+        beside.vault.append(original(beside.patient("one"), "2.25.1"), io.BytesIO(b"after"))
+        assert restored(beside, "2.25.1") == [b"after"]
+    (beside.path / "vault" / "index.sqlite").unlink()
+    with State.open(beside.path, create=True) as state:
+        for number in promised:
+            assert restored(state, f"2.25.{number}") == [appended(number, most)]
+
+
+@pytest.mark.parametrize("create", [True, False])
+def test_records_of_living_processes_are_found_at_once(tmp_path: Path, create: bool) -> None:
+    with State.open(tmp_path / "state", create=True):
+        pass
+    with (
+        State.open(tmp_path / "state", create=create) as beside,
+        child(APPEND, beside.path, 1000, 500) as one,
+        child(APPEND, beside.path, 2000, 500) as two,
+    ):
+        for _ in range(30):
+            for process in (one, two):
+                assert process.stdout is not None
+                number = int(process.stdout.readline())
+                assert restored(beside, f"2.25.{number}") == [appended(number, 500)]
+
+
+def test_an_unfinished_record_is_not_seen_until_it_is_whole(tmp_path: Path) -> None:
+    with State.open(tmp_path / "state", create=True) as state, State.open(tmp_path / "state", create=False) as reader:
+        looks: list[list[Record]] = []
+
+        class Slow(io.BytesIO):
+            def read(self, size: int | None = -1, /) -> bytes:
+                looks.append(reader.vault.find("2.25.3"))
+                return super().read(size)
+
+        state.vault.append(original(state.patient("one")), Slow(bytes(FRAME + 1)))
+        assert looks == [[], [], []]
+        assert len(reader.vault.find("2.25.3")) == 1
+
+
+def test_a_segment_that_comes_in_the_same_tick_is_seen(tmp_path: Path) -> None:
+    with State.open(tmp_path / "state", create=True) as reader:
+        for number in range(20):
+            with State.open(tmp_path / "state", create=True) as writer:
+                reader.vault.find("2.25.0")
+                writer.vault.append(original(writer.patient("one"), f"2.25.{number}"), io.BytesIO(b"original"))
+                assert len(reader.vault.find(f"2.25.{number}")) == 1
+
+
+def test_without_its_index_the_vault_loses_nothing(copy: Path) -> None:
+    (copy / "vault" / "index.sqlite").unlink()
+    for create in (False, True, True):
+        with State.open(copy, create=create) as state:
+            assert [restored(state, f"2.25.{number}") for number in (1, 2, 3)] == [[content(number, 100 * number)] for number in (1, 2, 3)]
+
+
+def test_a_reader_makes_no_index(copy: Path) -> None:
+    index = copy / "vault" / "index.sqlite"
+    index.unlink()
+    with State.open(copy, create=False) as state:
+        assert restored(state, "2.25.1")
+    assert not index.exists()
+
+
+def test_a_broken_index_stops_the_writer_with_a_word_and_no_reader(copy: Path) -> None:
+    (copy / "vault" / "index.sqlite").write_bytes(b"x" * 8192)
+    with State.open(copy, create=False) as state:
+        assert restored(state, "2.25.1") == [content(1, 100)]
+    with pytest.raises(ConfigError, match="delete it"):
+        State.open(copy, create=True)
+
+
+def test_an_index_newer_than_the_segments_finds_only_what_is_there(tmp_path: Path) -> None:
+    with State.open(tmp_path / "state", create=True) as state:
+        state.vault.append(original(state.patient("one"), "2.25.1"), io.BytesIO(b"old"))
+        older = segment(state.path).read_bytes()
+        state.vault.append(original(state.patient("one"), "2.25.2"), io.BytesIO(b"new"))
+        state.vault.find("2.25.2")
+    segment(state.path).write_bytes(older)
+    with State.open(state.path, create=True) as state:
+        assert state.vault.find("2.25.2") == []
+        assert restored(state, "2.25.1") == [b"old"]
+
+
+def test_the_index_is_written_by_the_thousand_and_answers_as_before(tmp_path: Path) -> None:
+    with State.open(tmp_path / "state", create=True) as state:
+        patient = state.patient("one")
+        for number in range(2100):
+            state.vault.append(original(patient, f"2.25.{number}"), io.BytesIO(b"%d" % number), flush=False)
+        state.vault.sync()
+        assert restored(state, "2.25.7") == [b"7"]
+        assert restored(state, "2.25.2099") == [b"2099"]
+        assert len(state.vault._index._fresh) <= 100
+    with State.open(tmp_path / "state", create=True) as state:
+        assert restored(state, "2.25.2099") == [b"2099"]
+        assert not state.vault._index._growing
+        assert not state.vault._index._fresh, "nothing was read twice"
+
+
+def test_memory_stays_flat_for_a_large_original(tmp_path: Path) -> None:
+    size = 50 * FRAME
+
+    class Endless(io.RawIOBase):
+        left = size
+
+        def read(self, count: int = -1, /) -> bytes:
+            taken = min(self.left, count)
+            self.left -= taken
+            return bytes(taken)
+
+    class Sink(io.RawIOBase):
+        got = 0
+
+        def write(self, data: bytes, /) -> int:  # type: ignore[override]
+            self.got += len(data)
+            return len(data)
+
+    with State.open(tmp_path / "state", create=True) as state:
+        patient, sink = state.patient("one"), Sink()
+        tracemalloc.start()
+        try:
+            state.vault.append(original(patient), Endless())  # type: ignore[arg-type]
+            state.vault.restore(state.vault.find("2.25.3")[0], sink)  # type: ignore[arg-type]
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+    assert sink.got == size
+    assert peak < 8 * FRAME
+
+
+class Broken(io.BytesIO):
+    def read(self, size: int | None = -1, /) -> bytes:
+        data = super().read(size)
+        if not data:
+            raise OSError(5, "broken")
+        return data
+
+
+def test_an_original_that_cannot_be_read_leaves_nothing_behind(tmp_path: Path) -> None:
+    with State.open(tmp_path / "state", create=True) as state, State.open(tmp_path / "state", create=False) as beside:
+        state.vault.append(original(state.patient("one"), "2.25.1"), io.BytesIO(b"before"))
+        size = segment(state.path).stat().st_size
+        with pytest.raises(OSError, match="broken"):
+            state.vault.append(original(state.patient("one"), "2.25.2"), Broken(bytes(2 * FRAME)))
+        assert segment(state.path).stat().st_size == size
+        state.vault.append(original(state.patient("one"), "2.25.2"), io.BytesIO(b"after"))
+        for one in (state, beside):
+            assert [restored(one, f"2.25.{number}") for number in (1, 2)] == [[b"before"], [b"after"]]
+
+
+def test_a_batch_that_is_lost_is_not_called_durable(tmp_path: Path) -> None:
+    with State.open(tmp_path / "state", create=True) as state:
+        state.vault.append(original(state.patient("one"), "2.25.1"), io.BytesIO(b"kept"))
+        state.vault.append(original(state.patient("one"), "2.25.2"), io.BytesIO(b"lost"), flush=False)
+        with pytest.raises(OSError, match="broken"):
+            state.vault.append(original(state.patient("one"), "2.25.3"), Broken(b"torn"), flush=False)
+        with pytest.raises(OSError, match="vault"):
+            state.vault.sync()
+        state.vault.append(original(state.patient("one"), "2.25.2"), io.BytesIO(b"again"), flush=False)
+        state.vault.sync()
+        assert [restored(state, f"2.25.{number}") for number in (1, 2, 3)] == [[b"kept"], [b"again"], []]
+
+
+SYNCED = """
+import os, sys
+from io import BytesIO
+from pathlib import Path
+from dicomrx.vault import State
+from tests.unit.vault_files import original
+
+state = State.open(Path(sys.argv[1]), create=True)
+patient = state.patient("one")
+if sys.argv[2] == "append":
+    state.vault.append(original(patient), BytesIO(b"original"))
+if sys.argv[2] == "batch":
+    state.vault.append(original(patient), BytesIO(b"original"), flush=False)
+    state.vault.append(original(patient, "2.25.4"), BytesIO(b"original"), flush=False)
+    state.vault.sync()
+if sys.argv[2] == "find":
+    state.vault.find("2.25.3")
+os.write(1, b"durable\\n")
+"""
+
+
+@pytest.mark.needs_tool("strace")
+@pytest.mark.parametrize("how", ["append", "batch", "find"])
+def test_a_record_is_on_disk_before_it_is_relied_on(tmp_path: Path, how: str) -> None:
+    with State.open(tmp_path / "state", create=True) as state:
+        if how == "find":  # what a dead writer left unsynced
+            state.vault.append(original(state.patient("one")), io.BytesIO(b"original"), flush=False)
+    trace = tmp_path / "trace"
+    command = ["strace", "-f", "-y", "-e", "trace=write,fsync", "-o", trace, sys.executable, "-c", SYNCED, state.path, how]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    lines = trace.read_text().splitlines()
+    (relied,) = (number for number, line in enumerate(lines) if '"durable' in line)
+    calls = [match[1] for line in lines[:relied] if (match := re.search(r"(write|fsync)\(\d+<[^>]*(?:\.seg|/1\.part \(deleted\))>", line))]
+    assert calls[-1] == "fsync"
+    assert calls.count("fsync") == 1
+
+
+def test_a_full_disk_is_said_by_append_and_later_records_are_good(tmp_path: Path) -> None:
+    script = (
+        "import io, resource, signal, sys; from pathlib import Path; from dicomrx.vault import State\n"
+        "from tests.unit.vault_files import original, restored\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "state = State.open(Path(sys.argv[1]), create=True); patient = state.patient('one')\n"
+        "state.vault.append(original(patient, '2.25.1'), io.BytesIO(b'before'))\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, resource.RLIM_INFINITY))\n"
+        "try:\n    state.vault.append(original(patient, '2.25.2'), io.BytesIO(bytes(3 << 20)))\n"
+        "except OSError:\n    pass\n"
+        "else:\n    sys.exit('no error')\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))\n"
+        "state.vault.append(original(patient, '2.25.3'), io.BytesIO(b'after'))\n"
+        "assert [restored(state, f'2.25.{n}') for n in (1, 2, 3)] == [[b'before'], [], [b'after']]\n"
+    )
+    subprocess.run([sys.executable, "-c", script, tmp_path / "state"], check=True)
+    assert len(list((tmp_path / "state" / "vault").glob("*.seg"))) == 2
+
+
+def test_segments_are_the_owners_alone_whatever_the_umask(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        with State.open(tmp_path / "state", create=True) as state:
+            state.vault.append(original(state.patient("one")), io.BytesIO(b"original"))
+    finally:
+        os.umask(before)
+    files = [path for path in (state.path / "vault").iterdir() if path.suffix in {".seg", ".sqlite"}]
+    assert [path.stat().st_mode & 0o077 for path in files] == [0, 0]
