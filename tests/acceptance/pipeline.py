@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from hashlib import sha256
 from pathlib import Path
 
-from pydicom import Dataset, dcmread
+from pydicom import FileDataset, dcmread
 
 from dicomrx.demo.api_server import DemoApi
 from dicomrx.network.sender import Sent, echo, send
@@ -106,7 +106,7 @@ class Pipeline:
                     found[name] = bundle.read(name)
         return found
 
-    def uploaded_datasets(self) -> list[Dataset]:
+    def uploaded_datasets(self) -> list[FileDataset]:
         return [dcmread(io.BytesIO(data)) for _, data in sorted(self.uploaded().items())]
 
     def restored(self, out: Path) -> dict[str, str]:

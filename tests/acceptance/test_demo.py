@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -440,3 +441,13 @@ def test_a_folder_to_keep_that_is_not_empty_is_refused_and_left_alone(tmp_path: 
     assert "is not empty" in done.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
     assert time.monotonic() - started < 30
+
+
+def test_a_port_that_somebody_listens_on_is_refused_and_nothing_is_sent_there() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        done = subprocess.run(command("--port", str(taken.getsockname()[1])), capture_output=True, text=True, timeout=60, check=False)
+        taken.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            taken.accept()
+    assert done.returncode == 75
+    assert "name another with --port" in done.stderr

@@ -102,7 +102,18 @@ def test_notes_are_on_disk_before_they_return(binding: Binding, tmp_path: Path) 
         "binding.note_position('a.seg', 9); os.write(1, b'noted position')\n"
     )
     trace = tmp_path / "trace"
-    command = ["strace", "-y", "-e", "trace=openat,write,pwrite64,fsync", "-o", trace, sys.executable, "-c", script, tmp_path / "run"]
+    command = [
+        "strace",
+        "-y",
+        "-e",
+        "trace=openat,write,pwrite64,fsync",
+        "-o",
+        str(trace),
+        sys.executable,
+        "-c",
+        script,
+        str(tmp_path / "run"),
+    ]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     number, _, position = (part.splitlines() for part in trace.read_text().split('"noted')[:3])
     assert any("fsync(" in line and "/numbers>" in line for line in number)

@@ -13,12 +13,13 @@ from typing import Final, Self
 
 from dicomrx.demo import evidence
 from dicomrx.demo.api_server import DemoApi
-from dicomrx.errors import UnavailableError
+from dicomrx.errors import TryAgainError, UnavailableError
 from dicomrx.network.sender import echo
 from dicomrx.settings import Settings, Space, as_env
 from dicomrx.supervise import GRACE_S, PARENT
 
 LOOPBACK: Final = "127.0.0.1"
+AE_TITLE: Final = "DICOMRXDEMO"  # which no receiver of the user's answers to
 QUIET_S: Final = 4.0
 _MIN_FREE: Final = Space(64 << 20)
 _START_S: Final = 30.0
@@ -30,10 +31,11 @@ class Gateway:
 
     def __init__(self, root: Path, api: DemoApi, port: int) -> None:
         self.root = root
-        self.port = port or _free_port()
+        self.port = _free_port(port)
         self.settings = Settings(
             host=LOOPBACK,
             port=self.port,
+            ae_title=AE_TITLE,
             storage_dir=root / evidence.SPOOL,
             state_dir=root / evidence.STATE,
             zip_dir=root / evidence.ZIPS,
@@ -61,7 +63,7 @@ class Gateway:
     def wait(self) -> None:
         """Until it answers a C-ECHO; raises UnavailableError where it does not."""
         deadline = time.monotonic() + _START_S
-        while not echo(LOOPBACK, self.port, timeout_s=2.0):
+        while not echo(LOOPBACK, self.port, called=AE_TITLE, timeout_s=2.0):
             if not self.alive or time.monotonic() > deadline:
                 msg = f"`dicomrx all` does not answer on port {self.port}"
                 raise UnavailableError(msg)
@@ -112,7 +114,13 @@ class Gateway:
         return [sys.executable, "-m", "dicomrx", *arguments]
 
 
-def _free_port() -> int:
+def _free_port(wanted: int) -> int:
+    """`wanted`, or any where that is 0; raises TryAgainError where somebody listens: the demo must not send to another's receiver."""
     with socket.socket() as probe:
-        probe.bind((LOOPBACK, 0))
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((LOOPBACK, wanted))
+        except OSError as error:
+            msg = f"port {wanted} cannot be used ({error.strerror}): name another with --port, or none"
+            raise TryAgainError(msg) from error
         return int(probe.getsockname()[1])

@@ -4,7 +4,7 @@ import threading
 from collections.abc import Sequence
 from typing import Final
 
-from dicomrx.demo.gateway import LOOPBACK
+from dicomrx.demo.gateway import AE_TITLE, LOOPBACK
 from dicomrx.demo.samples import UPLOADED, Sample
 from dicomrx.errors import DicomrxError
 from dicomrx.network.sender import send
@@ -52,7 +52,7 @@ class Traffic:
     def _send(self, samples: Sequence[Sample], calling: str) -> None:
         numbers = {sample.path: sample.number for sample in samples}
         try:
-            for sent in send(list(numbers), LOOPBACK, self._port, calling=calling):
+            for sent in send(list(numbers), LOOPBACK, self._port, calling=calling, called=AE_TITLE):
                 self.answers.append((numbers[sent.path], sent.status))
                 if self._stop.is_set():
                     return

@@ -33,14 +33,18 @@ class Watch:
         """The studies that look complete; `process` looks again, under the study's lock."""
         seen = horizon(self._spool)
         for uid in open_studies(self._spool):
-            if not is_marked(self._spool, uid) and seen.completes(Study(self._spool, uid).newest_arrival() or 0, self._quiet_ns):
+            arrived = Study(self._spool, uid).newest_arrival()
+            if not is_marked(self._spool, uid) and (arrived is None or seen.completes(arrived, self._quiet_ns)):
                 yield Job(self._spool.studies / uid)
 
     def process(self, job: Job) -> None:
         """Write the marker, unless something has arrived since the scan."""
         with Study.locked(self._spool, job.path.name) as study:
             now = horizon(self._spool)
-            arrived = study.newest_arrival() or 0
+            arrived = study.newest_arrival()
+            if arrived is None:  # lost, or never noted: the wait begins now
+                study.arrived(self._spool.now())
+                return
             if is_marked(self._spool, study.uid) or not now.completes(arrived, self._quiet_ns):
                 return
             rule = {

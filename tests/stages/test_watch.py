@@ -1,0 +1,196 @@
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from dicomrx.runner import Runner, Tally
+from dicomrx.spool import incoming
+from dicomrx.spool.intake import Intake
+from dicomrx.spool.layout import ARRIVED, MARKER, Spool, read_json
+from dicomrx.spool.studies import Study, is_marked
+from dicomrx.stages.watch import Watch
+from tests.spool_rig import OTHER_STUDY, SERIES, STUDY, advance, die, drop, file_one, filed, names, open_spool, receive, tree
+
+QUIET_S = 60.0
+
+
+@pytest.fixture
+def spool(tmp_path: Path) -> Iterator[Spool]:
+    with open_spool(tmp_path) as spool:
+        yield spool
+
+
+@pytest.fixture
+def intake(spool: Spool) -> Iterator[Intake]:
+    intake = Intake(spool)
+    yield intake
+    intake.stop(cut=False)
+
+
+def watch(spool: Spool) -> Tally:
+    return Runner(Watch(spool, QUIET_S), spool).once()
+
+
+def marked(spool: Spool, study: str = STUDY) -> bool:
+    watch(spool)
+    return is_marked(spool, study)
+
+
+def test_a_study_is_complete_when_it_has_been_quiet_for_long_enough(spool: Spool, intake: Intake) -> None:
+    file_one(spool, receive(intake))
+    advance(59, spool)
+    assert not marked(spool)
+    advance(2, spool)
+    assert marked(spool)
+    marker = read_json(spool.studies / STUDY / MARKER)
+    assert marker is not None
+    assert (marker["rule"], marker["quiet_s"], marker["counts"]) == ("quiet", QUIET_S, {SERIES: 1})
+    assert marker["evidence"]["receiver_start"] < marker["evidence"]["newest_arrival"] < marker["watermark"]
+
+
+def test_without_a_receiver_quiet_alone_decides(spool: Spool) -> None:
+    filed(spool)
+    advance(61, spool)
+    assert marked(spool)
+
+
+def test_a_slow_association_holds_every_study_back_and_so_does_a_backlog(spool: Spool, intake: Intake) -> None:
+    file_one(spool, receive(intake))
+    slow = intake.begin(2, 1)
+    advance(3000, spool)
+    assert not marked(spool)
+    backlog = slow.keep()
+    assert not marked(spool)
+    file_one(spool, backlog, OTHER_STUDY)
+    assert marked(spool)
+    assert not is_marked(spool, OTHER_STUDY)  # its own end has only just been
+
+
+def test_quiet_counts_from_the_end_of_an_arrival_and_not_from_its_filing(spool: Spool, intake: Intake) -> None:
+    arrival = receive(intake)
+    advance(3600, spool)
+    file_one(spool, arrival)
+    assert marked(spool)
+
+
+def test_a_resend_starts_the_wait_anew_and_takes_the_marker(spool: Spool, intake: Intake) -> None:
+    file_one(spool, receive(intake))
+    advance(61, spool)
+    assert marked(spool)
+    file_one(spool, receive(intake, number=2))
+    assert not marked(spool)
+    advance(61, spool)
+    assert marked(spool)
+
+
+def test_after_a_restart_the_wait_begins_anew(spool: Spool) -> None:
+    first = Intake(spool)
+    file_one(spool, receive(first))
+    first.stop(cut=False)
+    advance(3600, spool)
+    second = Intake(spool)
+    assert not marked(spool)
+    advance(61, spool)
+    assert marked(spool)
+    second.stop(cut=False)
+
+
+def test_while_a_receiver_is_dead_or_closed_nothing_completes(spool: Spool, tmp_path: Path) -> None:
+    victim = open_spool(tmp_path)
+    dead = Intake(victim)
+    file_one(spool, receive(dead))
+    die(victim, dead)
+    advance(3600, spool)
+    assert not marked(spool)
+    successor = Intake(spool, min_free=1 << 62)
+    successor.tend()
+    advance(3600, spool)
+    assert not marked(spool)
+    successor._min_free = 0
+    successor.tend()
+    advance(61, spool)
+    assert marked(spool)
+    successor.stop(cut=False)
+
+
+def test_while_files_of_others_are_not_adopted_nothing_completes(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
+    filed(spool)
+    path = drop(spool, "scan.dcm")
+    advance(3600, spool)
+    assert not marked(spool)
+    path.unlink()
+    assert marked(spool)
+
+
+def test_what_arrives_between_scan_and_mark_prevents_the_mark(spool: Spool, intake: Intake) -> None:
+    file_one(spool, receive(intake))
+    advance(61, spool)
+    stage = Watch(spool, QUIET_S)
+    (job,) = stage.scan()
+    reception = intake.begin(1, 2)
+    advance(-61, spool)
+    advance(61, spool)
+    reception.keep()
+    stage.process(job)
+    assert is_marked(spool, STUDY)  # it began 61 s after the last: that is a study of its own generation
+    file_one(spool, incoming.arrivals(spool)[0], instance="2.25.2")
+    assert not is_marked(spool, STUDY)
+    stage.process(job)
+    assert not is_marked(spool, STUDY)
+
+
+def test_a_study_of_which_no_arrival_is_noted_waits_from_now(spool: Spool, intake: Intake) -> None:
+    filed(spool)
+    (spool.studies / STUDY / ARRIVED).unlink()
+    advance(3600, spool)
+    assert not marked(spool)
+    advance(59, spool)
+    assert not marked(spool)
+    advance(2, spool)
+    assert marked(spool)
+
+
+def test_an_empty_folder_is_removed_once_the_watermark_has_passed_it(spool: Spool, intake: Intake) -> None:
+    for study in (STUDY, OTHER_STUDY):
+        (spool.studies / study / SERIES).mkdir(parents=True)
+    with Study.locked(spool, STUDY) as held:
+        held.arrived(spool.now())
+    watch(spool)
+    assert names(spool.studies) == [STUDY, OTHER_STUDY]
+    advance(61, spool)
+    watch(spool)
+    assert names(spool.studies) == []
+
+
+def test_strangers_in_a_study_are_told_and_the_others_go_on(spool: Spool, caplog: pytest.LogCaptureFixture) -> None:
+    for study in (STUDY, OTHER_STUDY):
+        filed(spool, study)
+    (spool.studies / STUDY / "SMITH.txt").write_text("Smith")
+    advance(61, spool)
+    assert watch(spool).deferred == 1
+    assert not is_marked(spool, STUDY)
+    assert is_marked(spool, OTHER_STUDY)
+    assert "move them away" in caplog.text
+    assert "SMITH" not in caplog.text
+
+
+def test_names_that_are_no_studies_are_not_touched(spool: Spool) -> None:
+    (spool.studies / "notes").mkdir()
+    (spool.studies / "1.2.3").mkdir()
+    advance(3600, spool)
+    assert watch(spool) == Tally()
+    assert names(spool.studies) == ["1.2.3", "notes"]
+
+
+def test_with_nothing_to_do_watching_changes_nothing(spool: Spool, intake: Intake) -> None:
+    file_one(spool, receive(intake))
+    advance(61, spool)
+    filed(spool, OTHER_STUDY)
+    watch(spool)
+    before = tree(spool.root)
+    watch(spool)
+    after = tree(spool.root)
+    in_hand = f".run/tmp/{spool.scratch.run}/in-hand"
+    before.pop(in_hand)
+    after.pop(in_hand)
+    assert before == after
