@@ -21,6 +21,7 @@ from dicomrx.spool.names import Frozen, is_pseudonymous_uid, visible
 
 _DOCUMENTS: Final = frozenset({MANIFEST, RECEIPT, REASON, ATTEMPTS})
 _STRAY_RETRY_S: Final = 60.0
+_GAP: Final = 8  # generations are numbered without gaps; so many may have been taken away by hand
 
 
 @dataclass(frozen=True, order=True)
@@ -68,14 +69,19 @@ class Study:
         return found
 
     def generations(self) -> list[Path]:
-        """The study's frozen folders, in outbox, sent and failed, oldest first."""
-        found = []
-        for parent in (self._spool.outbox, self._spool.sent, self._spool.failed):
-            for name in os.listdir(parent):
-                frozen = Frozen.parse(name)
-                if frozen is not None and frozen.study == self.uid:
-                    found.append((frozen.generation, parent / name))
-        return [path for _, path in sorted(found)]
+        """The study's frozen folders, in outbox, sent and failed, oldest first.
+
+        Their names are tried, not listed: this is asked for every instance, and `sent/` grows for ever.
+        """
+        found: list[Path] = []
+        highest = number = 0
+        while number < highest + _GAP:
+            number += 1
+            name = Frozen(self.uid, number).name
+            there = [parent / name for parent in (self._spool.outbox, self._spool.sent, self._spool.failed) if (parent / name).is_dir()]
+            highest = number if there else highest
+            found += there
+        return found
 
     def file(self, part: Path, series: str, instance: str, end: int) -> Path:
         """Give a finished, fsynced output its final name; a marker goes first. Raises FileExistsError.
