@@ -143,10 +143,11 @@ class Anonymize:
                 return Fate.DUPLICATE
             if original.output_sha256 not in filed:
                 raise Reject("conflict", "an instance with this UID and another content is filed already")
-        if not any(record.output_sha256 == original.output_sha256 for record in mine):
+        position = next((record.position for record in mine if record.output_sha256 == original.output_sha256), None)
+        if position is None:
             file.seek(0)
             position = self._state.vault.append(original, file)
-            self._spool.binding.note_position(position.segment, position.end)
+        self._spool.binding.note_position(*position)
         return Fate.DUPLICATE if filed else Fate.FILED
 
 
