@@ -2,9 +2,14 @@
 
 import os
 import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
+
+from dicomrx.demo.api_server import DemoApi
+from tests.acceptance.pipeline import Pipeline
 
 # Two cores are shared by all the tests: how long one example took says nothing. What CI sets (no random seed) stays.
 settings.register_profile("unhurried", settings(), deadline=None)
@@ -40,3 +45,27 @@ def clean_environ(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
         if name.startswith("DICOM_RECEIVER_") or name == "CREDENTIALS_DIRECTORY":
             monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def api(tmp_path: Path) -> Iterator[DemoApi]:
+    """An upload API that honours the key."""
+    with DemoApi(tmp_path / "received") as server:
+        yield server
+
+
+@pytest.fixture
+def new_pipeline(tmp_path: Path, api: DemoApi) -> Callable[..., Pipeline]:
+    """Makes a spool, a state and the commands on them, with these settings."""
+
+    def make(name: str = "site", **settings: object) -> Pipeline:
+        root = tmp_path / name
+        root.mkdir()
+        return Pipeline(root, api, **settings)
+
+    return make
+
+
+@pytest.fixture
+def pipeline(new_pipeline: Callable[..., Pipeline]) -> Pipeline:
+    return new_pipeline()

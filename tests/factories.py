@@ -26,8 +26,7 @@ def dataset(
     seed: int = 0,
 ) -> Dataset:
     """A CT image whose UIDs come from three numbers; `seed` changes its pixels and nothing else."""
-    made = Dataset()
-    made.SOPClassUID = CT
+    made = _image(side, seed + number)
     made.StudyInstanceUID = uid(1, study)
     made.SeriesInstanceUID = uid(2, study, series)
     made.SOPInstanceUID = uid(3, study, series, number)
@@ -44,10 +43,16 @@ def dataset(
     made.ReferringPhysicianName = "Carrasco^Sanson"
     made.StudyID = "S1"
     made.StudyDescription = "Thorax of Quixano"
-    made.Modality = "CT"
-    made.Manufacturer = "Rocinante Medical"
     made.SeriesNumber = str(series)
     made.InstanceNumber = str(number)
+    return made
+
+
+def _image(side: int, seed: int) -> Dataset:
+    made = Dataset()
+    made.SOPClassUID = CT
+    made.Modality = "CT"
+    made.Manufacturer = "Rocinante Medical"
     made.ImageType = ["ORIGINAL", "PRIMARY", "AXIAL"]
     made.SamplesPerPixel = 1
     made.PhotometricInterpretation = "MONOCHROME2"
@@ -55,7 +60,7 @@ def dataset(
     made.BitsAllocated = made.BitsStored = 16
     made.HighBit = 15
     made.PixelRepresentation = 0
-    made.PixelData = bytes((index + seed + number) % 251 for index in range(side * side * 2))
+    made.PixelData = bytes((index + seed) % 251 for index in range(side * side * 2))
     made["PixelData"].VR = "OW"
     return made
 

@@ -5,7 +5,7 @@ import os
 import time
 from pathlib import Path
 
-from dicomrx.spool import incoming
+from dicomrx.spool import durable, incoming
 from dicomrx.spool.intake import Intake
 from dicomrx.spool.layout import Spool
 from dicomrx.spool.ledger import Fate
@@ -59,13 +59,22 @@ def drop(spool: Spool, name: str, data: bytes = b"dropped", age_s: float = 0.0) 
     return path
 
 
+def finished(spool: Spool, data: bytes) -> Path:
+    """An output that is written and fsynced, and has no name yet."""
+    part = spool.new_path()
+    with part.open("xb") as file:
+        file.write(data)
+        file.flush()
+        durable.sync(file.fileno())
+    return part
+
+
 def file_one(spool: Spool, arrival: Arrival, study: str = STUDY, instance: str = INSTANCE, data: bytes = b"output") -> Fate | None:
     """What anonymize does with an arrival, with `data` as its output."""
     with incoming.claimed(spool.incoming / arrival.name) as file:
         if file is None:
             return None
-        part = spool.new_path()
-        part.write_bytes(data)
+        part = finished(spool, data)
         with Study.locked(spool, study) as held:
             if hashlib.sha256(data).hexdigest() in held.filed(SERIES, instance):
                 fate = Fate.DUPLICATE
@@ -80,8 +89,7 @@ def file_one(spool: Spool, arrival: Arrival, study: str = STUDY, instance: str =
 
 def filed(spool: Spool, study: str = STUDY, instance: str = INSTANCE, data: bytes = b"output") -> Path:
     """An instance in a study, as if it had arrived now."""
-    part = spool.new_path()
-    part.write_bytes(data)
+    part = finished(spool, data)
     with Study.locked(spool, study) as held:
         path = held.file(part, SERIES, instance, spool.now())
     part.unlink()

@@ -83,8 +83,8 @@ class Pipeline:
     def wait_for_echo(self) -> None:
         wait_until(lambda: echo("127.0.0.1", self.port, timeout_s=2), 30)
 
-    def send(self, paths: Sequence[Path], **how: str) -> list[Sent]:
-        return list(send(paths, "127.0.0.1", self.port, **how))
+    def send(self, paths: Sequence[Path], calling: str = "SCANNER") -> list[Sent]:
+        return list(send(paths, "127.0.0.1", self.port, calling=calling))
 
     def status(self) -> dict[str, object]:
         found: dict[str, object] = json.loads(self.run("status", "--json").stdout)

@@ -25,7 +25,7 @@ def sources(tmp_path: Path) -> list[str]:
 
 def test_a_zip_a_folder_and_a_file_come_back_and_out_gets_nothing_else(sent: Pipeline, tmp_path: Path) -> None:
     (folder,) = (sent.storage / "sent").iterdir()
-    one = sorted(folder.glob("*/*.dcm"))[0]
+    one = min(folder.glob("*/*.dcm"))
     for name, source, count in (("zip", sent.api.accepted[0].path, 4), ("folder", folder, 4), ("file", one, 1)):
         out = tmp_path / "out" / name
         sent.run("restore", str(source), str(out))
@@ -36,7 +36,7 @@ def test_a_zip_a_folder_and_a_file_come_back_and_out_gets_nothing_else(sent: Pip
 
 def test_nothing_is_overwritten(sent: Pipeline, tmp_path: Path) -> None:
     (folder,) = (sent.storage / "sent").iterdir()
-    one = sorted(folder.glob("*/*.dcm"))[0]
+    one = min(folder.glob("*/*.dcm"))
     target = tmp_path / "mine.dcm"
     target.write_text("mine")
     sent.run("restore", str(one), str(target), code=73)
@@ -72,7 +72,7 @@ def test_a_zip_whose_names_lead_out_writes_nothing_outside(sent: Pipeline, tmp_p
     evil = tmp_path / "evil.zip"
     (folder,) = (sent.storage / "sent").iterdir()
     with zipfile.ZipFile(evil, "w") as bundle:
-        bundle.write(sorted(folder.glob("*/*.dcm"))[0], "../../escaped.dcm")
+        bundle.write(min(folder.glob("*/*.dcm")), "../../escaped.dcm")
     sent.run("restore", str(evil), str(tmp_path / "deep" / "er"), code=66)
     assert not list(tmp_path.rglob("escaped.dcm"))
 

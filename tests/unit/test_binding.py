@@ -157,17 +157,23 @@ def test_many_that_start_at_once_bind_one_state(spool: Spool, tmp_path: Path) ->
         assert set(pool.map(bind, range(6))) == {spool.binding.state_id}
 
 
-def test_two_states_that_come_for_one_spool_never_both_get_it(spool: Spool, tmp_path: Path) -> None:
+@pytest.mark.parametrize("_try", range(5))
+def test_two_states_that_come_for_one_spool_never_both_get_it(spool: Spool, tmp_path: Path, _try: int) -> None:
+    together, count = Barrier(6), 6
+    for number in range(count):
+        State.open(tmp_path / f"state {number}", create=True).close()
+
     def bind(number: int) -> bool:
+        together.wait()
         try:
             open_bound(tmp_path / f"state {number}", spool).close()
         except ConfigError:
             return False
         return True
 
-    with ThreadPoolExecutor(6) as pool:
-        assert sum(pool.map(bind, range(6))) == 1
-    assert sum((tmp_path / f"state {number}" / "spool").exists() for number in range(6)) == 1
+    with ThreadPoolExecutor(count) as pool:
+        assert sum(pool.map(bind, range(count))) == 1
+    assert sum((tmp_path / f"state {number}" / "spool").exists() for number in range(count)) == 1
 
 
 def assert_refused(spool: Spool, path: Path, *words: str) -> None:

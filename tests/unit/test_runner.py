@@ -371,7 +371,9 @@ def observers() -> list[BaseObserver]:
     return [thread for thread in threading.enumerate() if isinstance(thread, BaseObserver)]
 
 
-def test_lost_events_only_delay(spool: Spool, impatient: None, monkeypatch: pytest.MonkeyPatch, running: Callable[[Runner], object]) -> None:
+def test_lost_events_only_delay(
+    spool: Spool, impatient: None, monkeypatch: pytest.MonkeyPatch, running: Callable[[Runner], object]
+) -> None:
     monkeypatch.setattr(runner._Wake, "on_any_event", lambda *_: None)
     stage = Eat(spool.incoming)
     running(Runner(stage, spool, 0.2))

@@ -32,7 +32,9 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     disk = tmp_path / "disk"
     disk.mkdir()
     mount = shutil.which("mount")
-    made = mount and subprocess.run([mount, "-t", "tmpfs", "-o", "size=2m", "tmpfs", disk], check=False, capture_output=True).returncode == 0
+    made = (
+        mount and subprocess.run([mount, "-t", "tmpfs", "-o", "size=2m", "tmpfs", disk], check=False, capture_output=True).returncode == 0
+    )
     if not made:
         (pytest.fail if REQUIRE_TOOLS else pytest.skip)("a tmpfs cannot be mounted here")
     try:

@@ -111,9 +111,7 @@ def test_a_step_of_the_wall_clock_does_not_exist_for_spool_time(spool: Spool, mo
 
 
 @pytest.mark.parametrize("where", ["arrival", "part", "run", "arrived"])
-def test_the_anchor_of_a_new_boot_lies_above_the_newest_stamp(
-    tmp_path: Path, where: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_anchor_of_a_new_boot_lies_above_the_newest_stamp(tmp_path: Path, where: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The wall clock is wrong after this boot: years behind what is in the spool."""
     with open_spool(tmp_path) as spool:
         intake = Intake(spool)

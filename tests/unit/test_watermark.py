@@ -99,9 +99,7 @@ def test_what_arrives_during_the_look_is_no_stranger(spool: Spool, intake: Intak
     assert incoming.arrivals(spool) == kept
 
 
-def test_a_file_adopted_during_one_listing_is_seen_in_the_other(
-    spool: Spool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_adopted_during_one_listing_is_seen_in_the_other(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
     """readdir may miss both names of a file that is renamed meanwhile."""
     drop(spool, "scan.dcm")
     adopted = incoming.new_arrival(spool, 1)
