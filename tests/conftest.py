@@ -4,12 +4,14 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
 
-from dicomrx.demo.api_server import DemoApi
-from tests.acceptance.pipeline import Pipeline
+if TYPE_CHECKING:  # a copy of this file alone must work too
+    from dicomrx.demo.api_server import DemoApi
+    from tests.acceptance.pipeline import Pipeline
 
 # Two cores are shared by all the tests: how long one example took says nothing. What CI sets (no random seed) stays.
 settings.register_profile("unhurried", settings(), deadline=None)
@@ -48,15 +50,18 @@ def clean_environ(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def api(tmp_path: Path) -> Iterator[DemoApi]:
+def api(tmp_path: Path) -> "Iterator[DemoApi]":
     """An upload API that honours the key."""
+    from dicomrx.demo.api_server import DemoApi
+
     with DemoApi(tmp_path / "received") as server:
         yield server
 
 
 @pytest.fixture
-def new_pipeline(tmp_path: Path, api: DemoApi) -> Callable[..., Pipeline]:
+def new_pipeline(tmp_path: Path, api: "DemoApi") -> "Callable[..., Pipeline]":
     """Makes a spool, a state and the commands on them, with these settings."""
+    from tests.acceptance.pipeline import Pipeline
 
     def make(name: str = "site", **settings: object) -> Pipeline:
         root = tmp_path / name
@@ -67,5 +72,5 @@ def new_pipeline(tmp_path: Path, api: DemoApi) -> Callable[..., Pipeline]:
 
 
 @pytest.fixture
-def pipeline(new_pipeline: Callable[..., Pipeline]) -> Pipeline:
+def pipeline(new_pipeline: "Callable[..., Pipeline]") -> "Pipeline":
     return new_pipeline()

@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 
 PARENT: Final = "DICOMRX_PARENT_PID"
 GRACE_S: Final = 25.0
-_BACKOFF_S: Final = (0.2, 1.0, 5.0, 15.0, 30.0)
+_BACKOFF_S: Final = (0.2, 1.0, 3.0)  # short: a receiver that is down refuses its scanners
 _WELL_AFTER_S: Final = 30.0
 _POLL_S: Final = 0.1
 _PR_SET_PDEATHSIG: Final = 1

@@ -168,17 +168,22 @@ def contents(disk: Disk) -> tuple[Counter[tuple[str, str]], list[str]]:
     root = disk.point / "storage"
     found: Counter[tuple[str, str]] = Counter()
     torn = []
-    for path in [*root.glob("incoming/*.dcm"), *root.glob("studies/*/*/*.dcm"), *root.glob("outbox/*/*/*.dcm"), *root.glob("sent/*/*/*.dcm")]:
+    for path in [
+        *root.glob("incoming/*.dcm"),
+        *root.glob("studies/*/*/*.dcm"),
+        *root.glob("outbox/*/*/*.dcm"),
+        *root.glob("sent/*/*/*.dcm"),
+    ]:
         words = path.read_bytes().split()
         if len(words) != 3 or path.read_bytes() != output(words[0].decode(), words[1].decode()):
             torn.append(str(path.relative_to(root)))
         else:
             found[words[0].decode(), words[1].decode()] += 1
     for receipt in root.glob(f"*/*/{RECEIPT}"):
-        if not list(receipt.parent.glob("*/*.dcm")):
-            manifest = read_json(receipt.parent / MANIFEST)
-            study = receipt.parent.name.rpartition(".")[0]
-            found.update((study, row["instance"]) for row in (manifest or {"instances": []})["instances"])
+        manifest = read_json(receipt.parent / MANIFEST) or {"instances": []}
+        study = receipt.parent.name.rpartition(".")[0]
+        there = {path.stem for path in receipt.parent.glob("*/*.dcm")}  # counted above; cleaning takes one after another
+        found.update((study, row["instance"]) for row in manifest["instances"] if row["instance"] not in there)
     return found, torn
 
 
@@ -189,7 +194,11 @@ def wrongs(disk: Disk, told: list[str]) -> list[str]:
     found, torn = contents(disk)
     wrong = [f"torn: {name}" for name in torn]
     wrong += [f"lost: {content}" for content in kept if not found[content]]
-    wrong += [f"receipt lost: {word[1]}" for word in words if word[0] == "receipt" and not list((disk.point / "storage").glob(f"*/{word[1]}/{RECEIPT}"))]
+    wrong += [
+        f"receipt lost: {word[1]}"
+        for word in words
+        if word[0] == "receipt" and not list((disk.point / "storage").glob(f"*/{word[1]}/{RECEIPT}"))
+    ]
     if wrong:
         return wrong
     again: list[str] = []

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from dicomrx import archive
 from dicomrx.api import ApiClient
 from dicomrx.demo.api_server import UPLOAD, DemoApi
 from dicomrx.demo.faults import Arrival, Fault
@@ -287,7 +288,7 @@ def test_a_full_disk_defers_and_the_next_pass_makes_good(
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(upload.archive, "pack", full)
+        patch.setattr(archive, "pack", full)
         assert run(spool, client).deferred == 1
     assert names(spool.outbox) == [f"{STUDY}.1"]
     assert names(spool.zips) == [".tmp"]

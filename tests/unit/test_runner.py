@@ -425,7 +425,7 @@ def test_a_sick_machine_does_not_end_the_daemon(
 ) -> None:
     stage = Eat(spool.incoming)
     real = stage.scan
-    failures = []
+    failures: list[object] = []
 
     def scan() -> Iterator[Job]:
         if len(failures) < 3:

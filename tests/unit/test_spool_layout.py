@@ -192,7 +192,7 @@ def test_the_ledger_counts_each_fate_once_and_survives_a_line_cut_short(spool: S
         "1.2.0123abcd-1-1.dcm",
         f"{stamp(1)}.{stamp(2)}.0123ABCD-1-1.dcm",
         f"{stamp(1)}.{stamp(2)}.0123abcd-1-1.dcm\n",
-        f"{stamp(1)}.{stamp(2)}.0123abcd-١-1.dcm",
+        f"{stamp(1)}.{stamp(2)}.0123abcd-\u0661-1.dcm",
     ],
 )
 def test_only_a_name_of_ours_is_an_arrival(name: str) -> None:

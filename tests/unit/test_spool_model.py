@@ -8,6 +8,7 @@ import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import hypothesis.strategies as st
@@ -175,7 +176,7 @@ class Pipeline(RuleBasedStateMachine):
     def dead_letter(self, step: int) -> None:
         for frozen in frozen_studies(self.worker)[:1]:
             path = self.worker.outbox / frozen.name
-            self.work(step, lambda: quarantine.put_aside(self.worker, path, "upload", "http-400"))
+            self.work(step, partial(quarantine.put_aside, self.worker, path, "upload", "http-400"))
 
     @rule(step=steps)
     def requeue(self, step: int) -> None:

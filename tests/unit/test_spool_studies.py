@@ -6,10 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from dicomrx.errors import Defer
+from dicomrx.errors import Defer, NoInputError, PermissionRefused, TryAgainError
 from dicomrx.spool import durable, outbox, quarantine
 from dicomrx.spool.by_name import frozen_by_name, still_pending
-from dicomrx.errors import NoInputError, PermissionRefused, TryAgainError
 from dicomrx.spool.intake import Intake
 from dicomrx.spool.layout import ARRIVED, MANIFEST, MARKER, RECEIPT, Spool, read_json
 from dicomrx.spool.ledger import Fate

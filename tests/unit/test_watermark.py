@@ -1,3 +1,4 @@
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -61,7 +62,7 @@ def test_upstream_is_listed_first_so_that_what_moves_on_meanwhile_is_still_seen(
     reception = intake.begin(1, 1)
     begun = spool.now()
     real_look, real_blocks = incoming.look, watermark._blocks
-    moved = []
+    moved: list[object] = []
 
     def look(spool: Spool) -> incoming.Listing:
         if not moved:
@@ -86,15 +87,15 @@ def test_upstream_is_listed_first_so_that_what_moves_on_meanwhile_is_still_seen(
 
 
 def test_what_arrives_during_the_look_is_no_stranger(spool: Spool, intake: Intake, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = incoming.os.listdir
-    kept = []
+    real = os.listdir
+    kept: list[object] = []
 
     def listdir(path: Path) -> list[str]:
         if path == spool.incoming:
             kept.append(receive(intake, number=len(kept) + 1))
         return real(path)
 
-    monkeypatch.setattr(incoming.os, "listdir", listdir)
+    monkeypatch.setattr(os, "listdir", listdir)
     assert incoming.look(spool).foreign == []
     assert incoming.arrivals(spool) == kept
 
@@ -103,7 +104,7 @@ def test_a_file_adopted_during_one_listing_is_seen_in_the_other(spool: Spool, mo
     """readdir may miss both names of a file that is renamed meanwhile."""
     drop(spool, "scan.dcm")
     adopted = incoming.new_arrival(spool, 1)
-    real = incoming.os.listdir
+    real = os.listdir
     listed = []
 
     def listdir(path: Path) -> list[str]:
@@ -113,7 +114,7 @@ def test_a_file_adopted_during_one_listing_is_seen_in_the_other(spool: Spool, mo
             return []
         return real(path)
 
-    monkeypatch.setattr(incoming.os, "listdir", listdir)
+    monkeypatch.setattr(os, "listdir", listdir)
     assert horizon(spool).watermark == adopted.begin
 
 
@@ -153,7 +154,12 @@ def test_a_receiver_that_is_starting_blocks(spool: Spool) -> None:
 def test_a_run_directory_that_vanishes_during_the_look_blocks(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
     """A dead one, removed by its successor, whose own directory came after the listing."""
     gone = spool.receiving / f"{stamp(1)}.0123abcd"
-    monkeypatch.setattr(watermark, "_begins", lambda run: gone.rmdir() or [])
+
+    def vanish(run: Path) -> list[int]:
+        gone.rmdir()
+        return []
+
+    monkeypatch.setattr(watermark, "_begins", vanish)
     gone.mkdir()
     assert horizon(spool).blocked
 
