@@ -89,7 +89,8 @@ def read(spool: Spool) -> Status:
 
 
 def _queue(spool: Spool, stage: str, ages: list[float]) -> Queue:
-    return Queue(stage, durable.is_locked(spool.stage_lock(stage)), len(ages), max(ages, default=None))
+    oldest = max(0.0, *ages) if ages else None  # what came while we looked began after "now"
+    return Queue(stage, durable.is_locked(spool.stage_lock(stage)), len(ages), oldest)
 
 
 def _part_begins(run: Path) -> list[int]:

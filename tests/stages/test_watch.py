@@ -139,6 +139,17 @@ def test_what_arrives_between_scan_and_mark_prevents_the_mark(spool: Spool, inta
     assert not is_marked(spool, STUDY)
 
 
+def test_two_watchers_mark_a_study_once(spool: Spool) -> None:
+    filed(spool)
+    advance(61, spool)
+    stage = Watch(spool, QUIET_S)
+    (job,) = stage.scan()
+    stage.process(job)
+    before = tree(spool.studies)
+    stage.process(job)
+    assert tree(spool.studies) == before
+
+
 def test_a_study_of_which_no_arrival_is_noted_waits_from_now(spool: Spool, intake: Intake) -> None:
     filed(spool)
     (spool.studies / STUDY / ARRIVED).unlink()
