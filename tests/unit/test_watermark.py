@@ -109,7 +109,7 @@ def test_a_file_adopted_during_one_listing_is_seen_in_the_other(spool: Spool, mo
 
     def listdir(path: Path) -> list[str]:
         listed.append(path)
-        if len(listed) == 1:
+        if listed.count(spool.incoming) == 1:
             (spool.incoming / "scan.dcm").rename(spool.incoming / adopted.name)
             return []
         return real(path)
