@@ -112,28 +112,26 @@ class Pipeline(RuleBasedStateMachine):
             self.intake.stop(cut=False)
             self.intake = None
 
-    @rule(how=st.sampled_from(["dies", "stops", "dies and starts", "stops and starts"]))
-    def receiver(self, how: str) -> None:
-        if how.startswith("dies"):
-            self.die()
-        else:
-            self.stop()
-        if how.endswith("starts") and self.intake is None:
-            self.start()
-
-    @precondition(lambda self: self.intake is not None)
-    @rule(closing=st.booleans())
-    def room(self, closing: bool) -> None:
-        assert self.intake is not None
-        if closing:
+    def close(self) -> None:
+        if self.intake is not None:
             self.intake._min_free = 1 << 62
             self.intake.tend()
             self.must_block = True
+
+    def open(self) -> None:
+        if self.intake is None:
+            self.start()
         elif self.must_block:
             self.started = self.receiving.now()
             self.intake._min_free = 0
             self.intake.tend()
             self.must_block = False
+
+    @rule(how=st.lists(st.sampled_from(["die", "stop", "close", "open"]), min_size=1, max_size=3), step=steps)
+    def receiver(self, how: list[str], step: int) -> None:
+        for event in how:
+            getattr(self, event)()
+        self.time_passes(61, step)
 
     @precondition(lambda self: self.intake is not None and not self.must_block and len(self.receptions) < 3)
     @rule(content=contents)
@@ -153,12 +151,12 @@ class Pipeline(RuleBasedStateMachine):
         else:
             reception.drop()
 
-    @rule(content=contents)
-    def receive(self, content: Content) -> None:
-        if self.intake is None:
-            self.start()
-        self.room(closing=False)
+    @rule(content=contents, slow=st.booleans())
+    def receive(self, content: Content, slow: bool = False) -> None:
+        self.open()
         self.begin(content)
+        if slow:
+            advance(61, self.receiving, self.worker)
         self.end(-1, keep=True)
 
     @rule(content=contents, step=steps)
@@ -168,14 +166,15 @@ class Pipeline(RuleBasedStateMachine):
 
     # Time
 
-    @rule(seconds=st.sampled_from([1, 59, 61]))
-    def time_passes(self, seconds: int) -> None:
+    @rule(seconds=st.sampled_from([1, 59, 61]), step=steps)
+    def time_passes(self, seconds: int, step: int) -> None:
         advance(seconds, self.receiving, self.worker)
+        self.watch(step)
 
-    @rule()
-    def a_minute_of_quiet(self) -> None:
-        self.time_passes(61)
-        self.watch(step=0)
+    @rule(content=contents)
+    def a_study_completes(self, content: Content) -> None:
+        self.receive_and_file(content, step=0)
+        self.time_passes(61, step=0)
 
     # The workers
 
@@ -210,8 +209,10 @@ class Pipeline(RuleBasedStateMachine):
         path = self.worker.incoming / incoming.arrivals(self.worker)[-1].name
         self.work(step, lambda: quarantine.put_aside(self.worker, path, "anonymize", "bug"))
 
-    @rule(step=steps)
-    def dead_letter(self, step: int) -> None:
+    @rule(content=contents, step=steps)
+    def dead_letter(self, content: Content, step: int) -> None:
+        self.a_study_completes(content)
+        self.freeze_all()
         for frozen in frozen_studies(self.worker)[:1]:
             path = self.worker.outbox / frozen.name
             self.work(step, partial(quarantine.put_aside, self.worker, path, "upload", "http-400"))
@@ -227,7 +228,6 @@ class Pipeline(RuleBasedStateMachine):
                     study, instance = (self.worker.incoming / arrival.name).read_text().split()
                     self.acknowledged[arrival] = (study, instance)
 
-    @rule(step=steps)
     def watch(self, step: int) -> None:
         before = {study for study in STUDIES if is_marked(self.worker, study)}
         bound = self.bound()
@@ -247,19 +247,17 @@ class Pipeline(RuleBasedStateMachine):
         waiting = [arrival.begin for arrival in self.acknowledged if (self.worker.incoming / arrival.name).exists()]
         return min([self.worker.now() + NS, *waiting, *(reception._begin for reception, _ in self.receptions)])
 
-    @rule(step=steps)
-    def freeze(self, step: int) -> None:
-        self.work(step, self.freeze_all)
-
     def freeze_all(self) -> None:
         for study in open_studies(self.worker):
             with Study.locked(self.worker, study) as held:
                 if held.freeze() is not None:
                     self.newest.pop(study, None)
 
-    @rule(step=steps, cleanup=st.booleans())
-    def upload(self, step: int, cleanup: bool) -> None:
-        self.work(step, lambda: self.send_all(cleanup=cleanup))
+    @rule(step=steps, cleanup=st.booleans(), freeze_only=st.booleans())
+    def upload(self, step: int, cleanup: bool, freeze_only: bool) -> None:
+        self.work(step, self.freeze_all)
+        if not freeze_only:
+            self.work(step, lambda: self.send_all(cleanup=cleanup))
 
     def send_all(self, *, cleanup: bool) -> None:
         for frozen in frozen_studies(self.worker):
@@ -322,14 +320,12 @@ class Pipeline(RuleBasedStateMachine):
         for reception, _ in self.receptions:
             reception.drop()
         self.receptions.clear()
-        if self.intake is None:
-            self.start()
-        self.room(closing=False)
+        self.open()
         while list(quarantine.items(self.worker)):
             self.requeue(step=0)
         for arrival in incoming.arrivals(self.worker):
             self.work_off(arrival, 0)
-        self.a_minute_of_quiet()
+        self.time_passes(61, step=0)
         self.freeze_all()
         self.send_all(cleanup=True)
         assert self.intake is not None
@@ -341,4 +337,4 @@ class Pipeline(RuleBasedStateMachine):
 
 
 TestPipeline = pytest.mark.filterwarnings("error")(Pipeline.TestCase)
-TestPipeline.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestPipeline.settings = settings(max_examples=80, stateful_step_count=40, deadline=None)
