@@ -240,7 +240,9 @@ def test_retry_after_is_waited_for_and_not_the_own_delay(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
-    ("value", "retry_in"), [("600", 600), ("86400", 900), ("9" * 400, 900), (formatdate(time.time() + 86400, usegmt=True), 900)]
+    ("value", "retry_in"),
+    [("600", 600), ("86400", 900), ("9" * 400, 900), (formatdate(time.time() + 86400, usegmt=True), 900)],
+    ids=["ten minutes", "a day", "400 digits", "a date"],  # an id that tells the time differs between xdist's workers
 )
 def test_a_longer_retry_after_is_left_to_the_next_pass_and_capped(value: str, retry_in: float, tmp_path: Path) -> None:
     stamina.set_testing(False)

@@ -145,7 +145,7 @@ def test_a_crash_between_the_two_halves_is_completed(spool: Spool, tmp_path: Pat
 
 
 def test_many_that_start_at_once_bind_one_state(spool: Spool, tmp_path: Path) -> None:
-    together = Barrier(6)
+    together = Barrier(6, timeout=20)
 
     def bind(_: int) -> str:
         together.wait()
@@ -159,7 +159,7 @@ def test_many_that_start_at_once_bind_one_state(spool: Spool, tmp_path: Path) ->
 
 @pytest.mark.parametrize("_try", range(5))
 def test_two_states_that_come_for_one_spool_never_both_get_it(spool: Spool, tmp_path: Path, _try: int) -> None:
-    together, count = Barrier(6), 6
+    together, count = Barrier(6, timeout=20), 6
     for number in range(count):
         State.open(tmp_path / f"state {number}", create=True).close()
 

@@ -146,7 +146,7 @@ def test_processes_killed_at_random_give_no_number_twice_and_no_patient_two(tmp_
 
 def test_who_ask_for_one_patient_at_once_get_one_number(tmp_path: Path) -> None:
     with State.open(tmp_path / "state", create=True) as state:
-        together = threading.Barrier(4)
+        together = threading.Barrier(4, timeout=20)
 
         def ask(_: int) -> list[int]:
             found = []

@@ -61,7 +61,7 @@ def test_the_key_a_site_brings_is_used(tmp_path: Path) -> None:
 
 
 def test_many_that_start_at_once_make_one_state(tmp_path: Path) -> None:
-    together = Barrier(8)
+    together = Barrier(8, timeout=20)
 
     def start(_: int) -> State:
         together.wait()
