@@ -23,6 +23,8 @@ MACHINE_ERRNOS: Final = frozenset(
         errno.EDQUOT,
         errno.EIO,
         errno.EROFS,
+        errno.EACCES,
+        errno.EPERM,
         errno.EMFILE,
         errno.ENFILE,
         errno.ENOMEM,

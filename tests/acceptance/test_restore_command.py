@@ -51,7 +51,7 @@ def test_what_the_vault_does_not_know_is_said_and_ends_with_66(sent: Pipeline, t
 
 
 def test_a_tampered_record_is_refused(sent: Pipeline, tmp_path: Path) -> None:
-    (segment,) = (sent.state / "vault").glob("*.seg")
+    segment = max((sent.state / "vault").glob("*.seg"), key=lambda path: path.stat().st_size)  # one a worker that stored anything
     data = bytearray(segment.read_bytes())
     data[len(data) // 2] ^= 1
     segment.write_bytes(data)

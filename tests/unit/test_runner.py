@@ -360,11 +360,11 @@ def test_stop_ends_a_wait_at_once(spool: Spool, monkeypatch: pytest.MonkeyPatch)
 
 def test_an_event_wakes_the_runner_before_the_next_scan_is_due(spool: Spool, running: Callable[[Runner], object]) -> None:
     stage = Eat(spool.incoming)
-    running(Runner(stage, spool))
+    running(Runner(stage, spool, 3600.0))
     wait_until(lambda: any(isinstance(thread, BaseObserver) for thread in threading.enumerate()))
-    time.sleep(0.2)
+    time.sleep(0.5)
     put(spool, "a")
-    wait_until(lambda: stage.done, within_s=runner.RESCAN_S / 2)
+    wait_until(lambda: stage.done, within_s=30.0)
 
 
 def observers() -> list[BaseObserver]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final
 
+from dicomrx.errors import Reject
 from dicomrx.spool import durable
 from dicomrx.spool.layout import Spool
 from dicomrx.spool.ledger import Fate
@@ -55,8 +56,18 @@ def arrivals(spool: Spool) -> list[Arrival]:
 
 @contextlib.contextmanager
 def claimed(path: Path) -> Iterator[BinaryIO | None]:
-    """Take an input for this process alone: its open file, or None where another has it or it is gone."""
-    fd = durable.claim(path)
+    """Take an input for this process alone: its open file, or None where another has it or it is gone.
+
+    Raises Reject for what this user may not read and for a link: it is that input's own fault, unlike rights on our folders.
+    """
+    try:
+        fd = durable.claim(path)
+    except PermissionError as error:
+        raise Reject("not-readable", "this user may not read it") from error
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise Reject("not-a-file", "a symbolic link") from error
+        raise
     if fd is None:
         yield None
         return

@@ -1,6 +1,5 @@
 """Anonymize: from `incoming/` to `studies/`, de-identified; the original goes to the vault first, the input goes last."""
 
-import errno
 import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -70,16 +69,9 @@ class Anonymize:
         arrival = Arrival.parse(job.path.name)
         if arrival is None:
             raise Reject("bad-name", "not an arrival")
-        try:
-            with incoming.claimed(job.path) as file:
-                if file is not None:
-                    self._take(arrival, file)
-        except PermissionError as error:
-            raise Reject("not-readable", "this user may not read it") from error
-        except OSError as error:
-            if error.errno == errno.ELOOP:
-                raise Reject("not-a-file", "a symbolic link") from error
-            raise
+        with incoming.claimed(job.path) as file:
+            if file is not None:
+                self._take(arrival, file)
 
     def _take(self, arrival: Arrival, file: BinaryIO) -> None:
         instance = deid.read(file)
