@@ -6,7 +6,7 @@ import warnings
 import pytest
 from pydicom.dataset import Dataset
 
-from dicomrx.deid import Instance, deidentify, needles, read, survivors, write
+from dicomrx.deid import Instance, deidentify, needles, proves, read, survivors, write
 from dicomrx.deid.comments import comment_segments
 from dicomrx.errors import Reject
 from tests.unit.deid_files import CONTEXT, bundled, element, file_of, instance_of, item, joined, needed, tag_of
@@ -50,6 +50,13 @@ def test_the_original_itself_is_full_of_finds() -> None:
         "born 23.09.1947",
         "born 1947-09-23",
         "09/23/1947",
+        "on 9/23/1947",
+        "1947:09:23 10:11:12",
+        "23-Sep-1947",
+        "September 23, 1947",
+        "19470923101112.123",
+        "1.Quixano",
+        "HID-778899.1",
         "of 1.2.3.4.1, ok",
     ],
 )
@@ -58,10 +65,35 @@ def test_a_removed_value_is_found_in_other_spellings(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["Quixanos", "XACC5566778", "119470923", "S1", "de la", "1.2.3.4.10", "1.2.3.4.1.7", "Rocinante", "sub-001"]
+    "text", ["Quixanos", "XACC5566778", "119470923", "S1 or so", "de la", "1.2.3.4.10", "1.2.3.4.1.7", "Rocinante", "sub-001"]
 )
 def test_a_part_of_a_word_or_a_short_one_is_no_find(text: str) -> None:
     assert found(text) == []
+
+
+@pytest.mark.parametrize("text", ["S1", " la ", "de", "Rosa\\S1", "Alonso de la Quixano"])
+def test_a_short_value_is_found_where_it_is_the_whole_value(text: str) -> None:
+    assert found(text, "SequenceName", "SH") == ["SequenceName"]
+
+
+def test_a_short_name_is_found_in_either_order() -> None:
+    sought = needles(instance_of({tag_of("PatientName"): ("PN", b"Li^Na"), tag_of("StudyID"): ("SH", b"12")}))
+    texts = {"Li Na": True, "NA, LI": True, "lina": True, "Li in water": False, "12": False}
+    assert {text: sought.found_in(text) for text in texts} == texts
+
+
+def test_what_was_a_dummy_before_is_no_needle() -> None:
+    original = instance_of({tag_of("PatientName"): ("PN", b"ANON"), tag_of("PatientBirthDate"): ("DA", b"19000101")})
+    assert not needles(original).found_in("ANON 19000101")
+
+
+def test_a_search_that_does_not_find_the_original_in_itself_proves_nothing() -> None:
+    original = instance_of(ORIGINAL)
+    sought = needles(original)
+    assert proves(sought, original.dataset)
+    del original.dataset[tag_of("PatientID")]
+    assert not proves(sought, original.dataset)
+    assert not proves(needles(instance_of({})), Dataset())
 
 
 def test_coded_strings_are_searched_on_demand_only() -> None:
@@ -90,14 +122,14 @@ def test_the_character_set_of_each_data_set_is_its_own() -> None:
 def test_comments_inside_compressed_pixels_are_searched_and_pixels_are_not() -> None:
     comment = b"\xff\xd8\xff\xfe\x00\x12by Quixano today"
     jpeg = comment + b"\xff\xda\x00\x02Alonso"
-    assert list(comment_segments(item(b"") + item(jpeg))) == ["by Quixano today"]
+    assert list(comment_segments(item(b"") + item(jpeg))) == [("by Quixano today",)]
     fragments = b"\xe0\x7f\x10\x00OB\0\0\xff\xff\xff\xff" + item(b"") + item(jpeg) + b"\xfe\xff\xdd\xe0" + bytes(4)
     file = file_of(joined(needed()) + fragments, "1.2.840.10008.1.2.4.50")
     assert survivors(needles(instance_of(ORIGINAL)), without_uids(read(io.BytesIO(file)))) == ["PixelData"]
 
 
 def test_damaged_compressed_pixels_end_the_search_quietly() -> None:
-    assert list(comment_segments(item(b"\xff\xd8\xff\xfe\xff\xff" + b"cut"))) == ["cut"]
+    assert list(comment_segments(item(b"\xff\xd8\xff\xfe\xff\xff" + b"cut"))) == [("cut",)]
     assert list(comment_segments(b"\xfe\xff\x00\xe0")) == []
 
 
@@ -114,7 +146,7 @@ def test_no_bundled_file_leaves_anything_of_itself_and_every_search_could_have_f
             file = io.BytesIO()
             write(output, file)
             arrived = read(io.BytesIO(file.getvalue())).dataset
-            assert survivors(needles(instance), instance.dataset), path.name
+            assert proves(needles(instance), instance.dataset), path.name
             assert survivors(needles(instance), arrived) == survivors(needles(instance), output) == [], path.name
             searched += 1
     assert searched > 150

@@ -5,7 +5,8 @@ from dicomrx.deid.engine import deidentify
 from dicomrx.deid.profile import BASIC, Profile
 from dicomrx.deid.reading import Identity, Instance, read
 from dicomrx.deid.refusals import check
-from dicomrx.deid.scan import Needles, needles, survivors
+from dicomrx.deid.scan import Needles, needles, proves, survivors
+from dicomrx.deid.second_look import look_again
 from dicomrx.deid.writing import write
 
 __all__ = [
@@ -17,7 +18,9 @@ __all__ = [
     "Profile",
     "check",
     "deidentify",
+    "look_again",
     "needles",
+    "proves",
     "pseudonymous_uid",
     "read",
     "survivors",

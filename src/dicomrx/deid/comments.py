@@ -1,5 +1,6 @@
 """The comment and application segments of JPEG family pixel data, in which programs write names and dates."""
 
+import unicodedata
 from collections.abc import Iterator
 from typing import Final
 
@@ -11,8 +12,11 @@ _STARTS: Final = frozenset({b"\xff\xd8", b"\xff\x4f"})
 _PIXELS_BEGIN: Final = frozenset({0xDA, 0x90, 0xD9})
 
 
-def comment_segments(pixel_data: bytes) -> Iterator[str]:
-    """The text of every such segment, fragment by fragment of an encapsulated value (PS3.5 A.4); nothing for other pixel data."""
+def comment_segments(pixel_data: bytes) -> Iterator[tuple[str, ...]]:
+    """The readings of every such segment, fragment by fragment of an encapsulated value (PS3.5 A.4); nothing for other pixel data.
+
+    No character set is declared in there: ASCII is read as it is, the rest as Latin-1, UTF-8, and without the zeros of UTF-16.
+    """
     position = 0
     while pixel_data[position : position + 4] == _ITEM:
         length = int.from_bytes(pixel_data[position + 4 : position + 8], "little")
@@ -21,12 +25,21 @@ def comment_segments(pixel_data: bytes) -> Iterator[str]:
             yield from _segments(pixel_data, begin + 2, position)
 
 
-def _segments(data: bytes, position: int, end: int) -> Iterator[str]:
+def _segments(data: bytes, position: int, end: int) -> Iterator[tuple[str, ...]]:
     while position + 4 <= end and data[position] == 0xFF:  # noqa: PLR2004 - every marker begins so
         marker = data[position + 1]
+        if marker == 0xFF:  # noqa: PLR2004 - fill bytes may stand before any marker
+            position += 1
+            continue
         if marker in _PIXELS_BEGIN:
             return
         length = int.from_bytes(data[position + 2 : position + 4], "big")
         if marker in _COMMENTS:
-            yield data[position + 4 : min(position + 2 + length, end)].decode("latin-1")
+            yield _readings(data[position + 4 : min(position + 2 + length, end)])
         position += 2 + length
+
+
+def _readings(segment: bytes) -> tuple[str, ...]:
+    plain = segment.replace(b"\0", b"")
+    made = {segment.decode("latin-1"), plain.decode("latin-1"), plain.decode("utf-8", "replace")}
+    return tuple(sorted(unicodedata.normalize("NFC", text) for text in made))

@@ -4,16 +4,18 @@ It shares no rule with the engine but the table of what was to be kept, so a mis
 """
 
 import re
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from typing import Final
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple
 
-from pydicom.datadict import dictionary_has_tag, dictionary_VR, keyword_for_tag
+from pydicom.datadict import dictionary_has_tag, dictionary_VR, keyword_for_tag, tag_for_keyword
 from pydicom.dataset import Dataset
 from pydicom.tag import BaseTag
 
-from dicomrx.deid import extra_rules
+from dicomrx.deid import extra_rules, spellings
 from dicomrx.deid.comments import comment_segments
+from dicomrx.deid.dummies import DUMMIES
 from dicomrx.deid.profile import BASIC, Profile
 from dicomrx.deid.reading import Instance, bytes_of, charset_of, decode, element_at, items_of, quiet, raw_text
 from dicomrx.deid.structure import text_of
@@ -24,112 +26,219 @@ ID_CHARACTERS: Final = 5
 _TEXT: Final = frozenset({"AE", "DA", "DT", "LO", "LT", "PN", "SH", "ST", "UC", "UI", "UN", "UR", "UT"})
 _IDS: Final = frozenset({"LO", "SH"})
 _NUMBERS: Final = frozenset({"AS", "AT", "CS", "DS", "FD", "FL", "IS", "SL", "SS", "SV", "TM", "UL", "US", "UV"})
+_DATES: Final = frozenset({"DA", "DT"})
 _PIXELS: Final = frozenset({0x7FE00008, 0x7FE00009, 0x7FE00010})
 _ID_KEYWORD: Final = re.compile(r"(?:ID|IDs|Number|Identifier)(?:IssuingAuthority|Trial)?$|^AccessionNumber")
 # Codes and the maker's name share words with names; they are searched only on demand.
 _INNOCENT: Final = frozenset({"Manufacturer", "ManufacturerModelName", *next(iter(extra_rules.CODES.values()))})
-_DATE: Final = re.compile(r"(\d{4})(\d\d)(\d\d)")
-_WORD: Final = re.compile(r"[^\W_]+")
-# What may stand around a needle: anything but a letter, a digit, or a dot that goes on a UID or number.
-_EDGE_BEFORE: Final = r"(?<![^\W_])(?<!\d\.)"
-_EDGE_AFTER: Final = r"(?![^\W_])(?!\.\d)"
+# What de-identification itself writes at the top level, in words that are somebody's name.
+_OURS: Final = frozenset(
+    tag_for_keyword(keyword)
+    for keyword in ("DeidentificationMethod", "DeidentificationMethodCodeSequence", "LongitudinalTemporalInformationModified")
+)
+_DUMMY_WORDS: Final = frozenset(value.decode("ascii").casefold() for vr, (value, _) in DUMMIES.items() if vr in _TEXT and vr != "UN")
+_META: Final = (0x00020003, 0x00020013, 0x00020016)
+# A date and a time in one number, as in DT.
+_DATE_LENGTH: Final = 8
+_DATE_TIMES: Final = frozenset({10, 12, 14})
+
+
+class Place(NamedTuple):
+    """A value, by the data set or item that holds it; `texts` are the readings of it in the character sets in question."""
+
+    holder: Dataset
+    tag: BaseTag
+    vr: str | None
+    value: bytes
+    texts: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Needles:
-    """What must not be found again, case-folded; in no order that tells anything."""
+    """What must not be found again, case-folded; in no order that tells anything.
+
+    `values` are sought as whole tokens, `whole` as whole values only; `canonical` are those that stand in the original as they are.
+    """
 
     values: frozenset[str]
+    whole: frozenset[str] = frozenset()
+    canonical: frozenset[str] = frozenset()
+    dates: Mapping[int, frozenset[str]] = field(default_factory=dict)
+    charsets: frozenset[tuple[str, ...]] = frozenset()
+    _by_word: dict[str, list[tuple[int, str]]] = field(init=False, default_factory=lambda: defaultdict(list))
+
+    def __post_init__(self) -> None:
+        """Index by first word, so that a search costs as much as its text is long, however many are sought."""
+        for value in self.values:
+            first = spellings.WORD.search(value)
+            if first:
+                self._by_word[first[0]].append((first.start(), value))
+
+    def matches(self, text: str, *, strict: bool = True) -> set[str]:
+        """Those that stand in the text; not `strict`: also where dots and digits follow, as in names of files."""
+        folded = text.casefold()
+        found: set[str] = set()
+        for word in spellings.WORD.finditer(folded):
+            for lead, value in self._by_word.get(word[0], ()):
+                begin = word.start() - lead
+                if begin >= 0 and folded.startswith(value, begin) and spellings.stands_alone(value, folded, begin, strict=strict):
+                    found.add(value)
+            if len(word[0]) in _DATE_TIMES and word[0].isdecimal() and word[0][:_DATE_LENGTH] in self._by_word:
+                found.add(word[0][:_DATE_LENGTH])
+        if self.whole:
+            found |= self.whole & {" ".join(spellings.WORD.findall(part)) for part in folded.split("\\")}
+        return found
 
     def found_in(self, text: str) -> bool:
-        """True where any of them stands in the text as a whole token."""
-        folded = text.casefold()
-        return any(value in folded and _stands_alone(value, folded) for value in self.values)
+        """True where any of them stands in the text."""
+        return bool(self.matches(text))
 
 
 def needles(instance: Instance, profile: Profile = BASIC) -> Needles:
-    """What the profile removes of the original: name parts of 4 letters or more, IDs of 5 or more, dates in usual spellings, UIDs."""
+    """What the profile removes of the original.
+
+    As tokens: name parts of 4 letters or more, IDs of 5 characters or more, dates in usual spellings, UIDs. As whole values only: shorter
+    ones, but for numbers of one or two digits, which count stacks and segments everywhere.
+    """
+    gathered = _Gathered()
     with quiet():
-        values = {value.casefold() for value in _values(instance.dataset, (), profile)}
-    return Needles(frozenset(values))
+        for place in places(instance.dataset, frozenset(), everywhere=True):
+            rule = profile.rule(place.tag, place.vr)
+            if rule.code != "K" and place.vr not in _NUMBERS and place.tag not in _PIXELS:
+                gathered.add(place.tag, place.vr, place.texts[0])
+        charsets = frozenset({charset_of(instance.dataset, ())})
+    return gathered.needles(charsets)
 
 
-def survivors(sought: Needles, output: Dataset | str, *, everywhere: bool = False) -> list[str]:
+def survivors(
+    sought: Needles, output: Dataset | str, *, pseudonym: str = "", profile: Profile = BASIC, everywhere: bool = False
+) -> list[str]:
     """The keywords of the elements of `output` in which a needle stands, at any depth; ["name"] where `output` is a file or folder name.
 
     Searched are text VRs, and the comment and application segments of JPEG and JPEG 2000 pixel data; never pixels. `everywhere`
     also searches coded strings, numbers, codes and the maker's name, where an innocent word is more often a name than a leak is.
+    A value that is `pseudonym` is none, whatever the original was called.
     """
     if isinstance(output, str):
-        return ["name"] if sought.found_in(output) else []
+        return ["name"] if sought.matches(output, strict=False) else []
     with quiet():
-        return [_label(tag) for tag, text in _texts(output, (), everywhere=everywhere) if sought.found_in(text)]
+        finds = [place for place in places(output, sought.charsets, everywhere=everywhere) if hit(sought, place, pseudonym, profile)]
+    meta = getattr(output, "file_meta", None)
+    return [label(place.tag) for place in finds] + [label(tag) for tag in _META if meta is not None and sought.matches(raw_text(meta, tag))]
 
 
-def _stands_alone(value: str, text: str) -> bool:
-    return re.search(_EDGE_BEFORE + re.escape(value) + _EDGE_AFTER, text) is not None
+def proves(sought: Needles, original: Dataset) -> bool:
+    """True where the search finds every needle in the original itself: what cannot fail there proves nothing elsewhere."""
+    with quiet():
+        found = {
+            value for place in places(original, frozenset(), everywhere=True) for text in place.texts for value in sought.matches(text)
+        }
+    return bool(sought.canonical) and sought.canonical <= found
 
 
-def _label(tag: int) -> str:
+def hit(sought: Needles, place: Place, pseudonym: str, profile: Profile) -> bool:
+    """True where a needle stands in a value. A date that was moved may by chance be another element's original, never its own."""
+    found: set[str] = set()
+    for text in place.texts:
+        if text.casefold() != pseudonym.casefold():
+            found |= sought.matches(text)
+    if found and place.vr in _DATES and profile.rule(place.tag, place.vr).code == "C":
+        return bool(found & sought.dates.get(place.tag, frozenset()))
+    return bool(found)
+
+
+def places(dataset: Dataset, charsets: frozenset[tuple[str, ...]], *, everywhere: bool) -> Iterator[Place]:
+    """What is searched of a data set, at every depth; `everywhere`: what de-identification itself writes, too."""
+    for place in _elements(dataset, (), charsets, frozenset() if everywhere else _OURS):
+        if place.tag in _PIXELS:
+            for segment in comment_segments(place.value):
+                yield place._replace(texts=segment)
+        elif everywhere or (place.vr in _TEXT and keyword_for_tag(place.tag) not in _INNOCENT):
+            yield place
+
+
+def label(tag: int) -> str:
+    """What an element is called in a report: its keyword, or its tag."""
     return keyword_for_tag(BaseTag(tag)) or text_of(tag)
 
 
-def _elements(dataset: Dataset, charset: tuple[str, ...]) -> Iterator[tuple[BaseTag, str | None, bytes, tuple[str, ...]]]:
-    """(tag, VR on the wire or of the dictionary, bytes, character set) of every value at every depth."""
+def _elements(
+    dataset: Dataset, charset: tuple[str, ...], others: frozenset[tuple[str, ...]], skipped: frozenset[int | None] = frozenset()
+) -> Iterator[Place]:
     charset = charset_of(dataset, charset)
-    for tag in sorted(dataset.keys()):
+    for tag in sorted(dataset.keys() - skipped):
         element = element_at(dataset, tag)
         vr = element.VR or (dictionary_VR(tag) if dictionary_has_tag(tag) else None)
         items = items_of(element)
         if items is not None:
             for item in items:
-                yield from _elements(item, charset)
+                yield from _elements(item, charset, others)
         elif value := bytes_of(element):
-            yield tag, vr, value, charset
+            yield Place(dataset, tag, vr, value, () if tag in _PIXELS else _readings(value, charset, others))
 
 
-def _values(dataset: Dataset, charset: tuple[str, ...], profile: Profile) -> Iterator[str]:
-    for tag, vr, value, inner in _elements(dataset, charset):
-        rule = profile.rule(tag, vr)
-        if rule.code == "K" or vr in _NUMBERS or tag in _PIXELS:
-            continue
-        yield from _needles_of(tag, vr, decode(value, inner))
+def _readings(value: bytes, charset: tuple[str, ...], others: frozenset[tuple[str, ...]]) -> tuple[str, ...]:
+    """As declared first; what is not ASCII also as UTF-8, Latin-1, and in the sets of the original."""
+    declared = decode(value, charset)
+    if value.isascii() and b"\x1b" not in value:
+        return (declared,)
+    more = {decode(value, other) for other in {("ISO_IR 192",), ("ISO_IR 100",), *others}}
+    return (declared, *sorted(more - {declared}))
 
 
-def _needles_of(tag: BaseTag, vr: str | None, text: str) -> Iterable[str]:
-    known = dictionary_VR(tag) if dictionary_has_tag(tag) else vr
-    if known == "PN":
-        return [part for part in _WORD.findall(text) if len(part) >= NAME_LETTERS and part.isalpha()]
-    if known in {"DA", "DT"}:
-        return _spellings(text)
-    if known == "UI":
-        return [uid for uid in text.split("\\") if _names_instance(uid)]
-    if known in _IDS and _ID_KEYWORD.search(keyword_for_tag(tag)):
-        return [part.strip() for part in text.split("\\") if len(part.strip()) >= ID_CHARACTERS]
-    return []
+class _Gathered:
+    """Needles in the making."""
+
+    def __init__(self) -> None:
+        self._values: set[str] = set()
+        self._whole: set[str] = set()
+        self._canonical: set[str] = set()
+        self._dates: defaultdict[int, set[str]] = defaultdict(set)
+
+    def needles(self, charsets: frozenset[tuple[str, ...]]) -> Needles:
+        values = frozenset(self._values - _DUMMY_WORDS)
+        dates = {tag: frozenset(found) for tag, found in self._dates.items()}
+        return Needles(values, frozenset(self._whole - _DUMMY_WORDS), frozenset(self._canonical & values), dates, charsets)
+
+    def add(self, tag: BaseTag, vr: str | None, text: str) -> None:
+        """Take what a removed value gives."""
+        known = dictionary_VR(tag) if dictionary_has_tag(tag) else vr
+        folded = text.casefold()
+        if known == "PN":
+            self._name(folded)
+        elif known in _DATES:
+            self._date(tag, folded)
+        elif known == "UI":
+            self._take(uid for uid in folded.split("\\") if _names_instance(uid))
+        elif known in _IDS and _ID_KEYWORD.search(keyword_for_tag(tag)):
+            self._ids(folded)
+
+    def _take(self, found: Iterator[str]) -> None:
+        for value in found:
+            self._values.add(value)
+            self._canonical.add(value)
+
+    def _name(self, text: str) -> None:
+        for person in text.replace("=", "\\").split("\\"):
+            words = [word for word in spellings.WORD.findall(person) if word.isalpha()]
+            self._take(word for word in words if len(word) >= NAME_LETTERS)
+            self._whole |= {name for name in spellings.of_name(words) if len(name) > 1}
+
+    def _date(self, tag: BaseTag, text: str) -> None:
+        for match in spellings.DATE.finditer(text):
+            spelled = spellings.of_date(*match.groups())
+            self._values.update(spelled)
+            self._canonical.add(match[0])
+            self._dates[tag].update(spelled)
+
+    def _ids(self, text: str) -> None:
+        for value in (part.strip() for part in text.split("\\")):
+            if len(value) >= ID_CHARACTERS and spellings.WORD.search(value):
+                self._take(iter([value]))
+            elif len(value) > 2 or (len(value) > 1 and not value.isdecimal()):  # noqa: PLR2004 - one or two digits count something
+                self._whole.add(" ".join(spellings.WORD.findall(value)))
 
 
 def _names_instance(uid: str) -> bool:
     standard = uid.startswith((extra_rules.STANDARD_ROOT.decode(), extra_rules.TERMINOLOGY_ROOT.decode()))
     return len(uid) >= ID_CHARACTERS and not standard
-
-
-def _spellings(text: str) -> list[str]:
-    found: list[str] = []
-    for year, month, day in _DATE.findall(text):
-        found += [year + month + day, f"{year}-{month}-{day}", f"{year}.{month}.{day}", f"{year}/{month}/{day}"]
-        found += [f"{day}.{month}.{year}", f"{day}-{month}-{year}", f"{day}/{month}/{year}", f"{month}/{day}/{year}"]
-    return found
-
-
-def _texts(dataset: Dataset, charset: tuple[str, ...], *, everywhere: bool) -> Iterator[tuple[int, str]]:
-    for tag, vr, value, inner in _elements(dataset, charset):
-        if tag in _PIXELS:
-            for segment in comment_segments(value):
-                yield tag, segment
-        elif everywhere or (vr in _TEXT and keyword_for_tag(tag) not in _INNOCENT):
-            yield tag, decode(value, inner)
-    meta = getattr(dataset, "file_meta", None)
-    if meta is not None:
-        for element in (0x00020003, 0x00020013, 0x00020016):
-            yield element, raw_text(meta, element)

@@ -20,7 +20,7 @@ from dicomrx.spool.layout import Spool
 from dicomrx.spool.ledger import Fate
 from dicomrx.spool.names import Arrival
 from dicomrx.spool.studies import Study
-from dicomrx.vault import Original, State, identity_key, open_bound
+from dicomrx.vault import Original, Patient, State, identity_key, open_bound
 
 _CHUNK: Final = 1 << 20
 _ADOPTION_WAIT_S: Final = 1.0
@@ -90,6 +90,7 @@ class Anonymize:
         patient = self._state.patient(self._identity(instance))
         self._spool.binding.note_number(patient.number)
         output = deid.deidentify(instance, deid.Context(pseudonym=patient.pseudonym, uid_key=self._state.uid_key))
+        self._second_look(arrival, instance, output, patient)
         part = self._spool.new_path()
         try:
             made = _write(part, output)
@@ -113,6 +114,11 @@ class Anonymize:
                 return fate
         finally:
             part.unlink(missing_ok=True)
+
+    def _second_look(self, arrival: Arrival, instance: deid.Instance, output: Dataset, patient: Patient) -> None:
+        found = deid.look_again(instance, output, patient.pseudonym)
+        if found:
+            log.warning("%s: the second look put dummies in %s", arrival.id, ", ".join(sorted(set(found))))
 
     def _identity(self, instance: deid.Instance) -> str:
         who = instance.identity
