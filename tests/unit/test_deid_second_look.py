@@ -6,7 +6,7 @@ import warnings
 from collections import Counter
 
 import pytest
-from pydicom.dataset import Dataset
+from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import UID
 
 from dicomrx.deid import Instance, check, deidentify, look_again, read, survivors, write
@@ -147,7 +147,7 @@ def awkward(number: int, chance: random.Random) -> Dataset:
 
 def encoded(made: Dataset) -> bytes:
     stream = io.BytesIO()
-    made.file_meta = factories.FileMetaDataset()
+    made.file_meta = FileMetaDataset()
     made.file_meta.TransferSyntaxUID = UID(EXPLICIT)
     made.file_meta.MediaStorageSOPClassUID = made.SOPClassUID
     made.file_meta.MediaStorageSOPInstanceUID = made.SOPInstanceUID

@@ -7,6 +7,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 from pydicom.datadict import dictionary_has_tag, dictionary_VR, keyword_for_tag, tag_for_keyword
@@ -41,6 +42,8 @@ _META: Final = (0x00020003, 0x00020013, 0x00020016)
 # A date and a time in one number, as in DT.
 _DATE_LENGTH: Final = 8
 _DATE_TIMES: Final = frozenset({10, 12, 14})
+
+_Found = tuple[Dataset, BaseTag, str | None, bytes, tuple[str, ...]]
 
 
 class Place(NamedTuple):
@@ -102,10 +105,10 @@ def needles(instance: Instance, profile: Profile = BASIC) -> Needles:
     """
     gathered = _Gathered()
     with quiet():
-        for place in places(instance.dataset, frozenset(), everywhere=True):
-            rule = profile.rule(place.tag, place.vr)
-            if rule.code != "K" and place.vr not in _NUMBERS and place.tag not in _PIXELS:
-                gathered.add(place.tag, place.vr, place.texts[0])
+        for _, tag, vr, value, charset in _elements(instance.dataset, (), frozenset()):
+            kind = _kind(tag, vr)
+            if kind and vr not in _NUMBERS and profile.rule(tag, vr).code != "K":
+                gathered.add(tag, kind, decode(value, charset))
         charsets = frozenset({charset_of(instance.dataset, ())})
     return gathered.needles(charsets)
 
@@ -149,12 +152,12 @@ def hit(sought: Needles, place: Place, pseudonym: str, profile: Profile) -> bool
 
 def places(dataset: Dataset, charsets: frozenset[tuple[str, ...]], *, everywhere: bool) -> Iterator[Place]:
     """What is searched of a data set, at every depth; `everywhere`: what de-identification itself writes, too."""
-    for place in _elements(dataset, (), charsets, frozenset() if everywhere else _OURS):
-        if place.tag in _PIXELS:
-            for segment in comment_segments(place.value):
-                yield place._replace(texts=segment)
-        elif everywhere or (place.vr in _TEXT and keyword_for_tag(place.tag) not in _INNOCENT):
-            yield place
+    for holder, tag, vr, value, charset in _elements(dataset, (), frozenset() if everywhere else _OURS):
+        if tag in _PIXELS:
+            for segment in comment_segments(value):
+                yield Place(holder, tag, vr, value, segment)
+        elif everywhere or (vr in _TEXT and keyword_for_tag(tag) not in _INNOCENT):
+            yield Place(holder, tag, vr, value, _readings(value, charset, charsets))
 
 
 def label(tag: int) -> str:
@@ -162,19 +165,30 @@ def label(tag: int) -> str:
     return keyword_for_tag(BaseTag(tag)) or text_of(tag)
 
 
-def _elements(
-    dataset: Dataset, charset: tuple[str, ...], others: frozenset[tuple[str, ...]], skipped: frozenset[int | None] = frozenset()
-) -> Iterator[Place]:
+def _elements(dataset: Dataset, charset: tuple[str, ...], skipped: frozenset[int | None]) -> Iterator[_Found]:
     charset = charset_of(dataset, charset)
     for tag in sorted(dataset.keys() - skipped):
         element = element_at(dataset, tag)
-        vr = element.VR or (dictionary_VR(tag) if dictionary_has_tag(tag) else None)
+        vr = element.VR or _known_vr(tag)
         items = items_of(element)
         if items is not None:
             for item in items:
-                yield from _elements(item, charset, others)
+                yield from _elements(item, charset, frozenset())
         elif value := bytes_of(element):
-            yield Place(dataset, tag, vr, value, () if tag in _PIXELS else _readings(value, charset, others))
+            yield dataset, tag, vr, value, charset
+
+
+def _known_vr(tag: int) -> str | None:
+    return dictionary_VR(BaseTag(tag)) if dictionary_has_tag(BaseTag(tag)) else None
+
+
+@lru_cache(maxsize=8192)
+def _kind(tag: int, vr: str | None) -> str | None:
+    """What kind of needle an element gives, as the VR of that kind, whatever VR it was sent under; None for no needle."""
+    known = _known_vr(tag) or vr
+    if known in _IDS and _ID_KEYWORD.search(keyword_for_tag(BaseTag(tag))):
+        return "LO"
+    return known if known in {"PN", "DA", "DT", "UI"} else None
 
 
 def _readings(value: bytes, charset: tuple[str, ...], others: frozenset[tuple[str, ...]]) -> tuple[str, ...]:
@@ -200,17 +214,16 @@ class _Gathered:
         dates = {tag: frozenset(found) for tag, found in self._dates.items()}
         return Needles(values, frozenset(self._whole - _DUMMY_WORDS), frozenset(self._canonical & values), dates, charsets)
 
-    def add(self, tag: BaseTag, vr: str | None, text: str) -> None:
+    def add(self, tag: BaseTag, kind: str, text: str) -> None:
         """Take what a removed value gives."""
-        known = dictionary_VR(tag) if dictionary_has_tag(tag) else vr
         folded = text.casefold()
-        if known == "PN":
+        if kind == "PN":
             self._name(folded)
-        elif known in _DATES:
+        elif kind in _DATES:
             self._date(tag, folded)
-        elif known == "UI":
+        elif kind == "UI":
             self._take(uid for uid in folded.split("\\") if _names_instance(uid))
-        elif known in _IDS and _ID_KEYWORD.search(keyword_for_tag(tag)):
+        else:
             self._ids(folded)
 
     def _take(self, found: Iterator[str]) -> None:
