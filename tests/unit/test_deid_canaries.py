@@ -115,13 +115,14 @@ def nested(planter: Planter, syntax: str) -> bytes:
     return content
 
 
-def stressed(planter: Planter, syntax: str) -> bytes:
-    """A whole file of them: top level, items, preamble, meta, behind the pixels."""
+def stressed(planter: Planter, syntax: str, without: frozenset[int] = frozenset()) -> bytes:
+    """A whole file of them: top level, items, preamble, meta, behind the pixels; `without` some tags at the top level."""
     encoded = EXPLICIT if syntax == DEFLATED else syntax
     odd = {tag: found for tag, found in oddities(planter, encoded).items() if tag < 0x7FE00010}
     tops = odd | smuggled(planter) | attributes(planter, encoded) | {0x00080016: needed()[0x00080016]}
     inner = nested(planter, encoded)
     chain = tag_of(CHAIN[-1])
+    tops = {tag: found for tag, found in tops.items() if tag not in without}
     before = {tag: found for tag, found in tops.items() if tag < chain}
     behind = {tag: found for tag, found in tops.items() if tag > chain} | {0x7FE00010: ("OW", b"\1\2\3\4")}
     trailing = element(0xFFFCFFFC, "OB", planter.value("OB") or b"", encoded) + b"\0\0" + (planter.value("OB") or b"")

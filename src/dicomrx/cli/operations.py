@@ -1,4 +1,4 @@
-"""`dicomrx restore`, `status`, `config`, `quarantine`, `demo`: what operators ask for."""
+"""`dicomrx restore`, `verify`, `status`, `config`, `quarantine`, `demo`: what operators ask for."""
 
 import json
 from pathlib import Path
@@ -41,6 +41,28 @@ def restore(
         typer.echo(f"not restored: {safe(name)}: {safe(why)}", err=True)
     typer.echo(f"{report.restored} restored, {len(report.failed)} not, {report.skipped} skipped (no DICOM files)")
     if report.failed or not report.restored:
+        raise typer.Exit(NoInputError.exit_code)
+
+
+@with_settings("state_dir")
+def verify(
+    resolution: Resolution,
+    *,
+    paths: Annotated[list[Path], typer.Argument(metavar="PATH...", help="de-identified files, folders or zips", show_default=False)],
+) -> None:
+    """Search de-identified files, their names and zips for every value that was removed from their originals."""
+    from dicomrx.cli import running, verifying
+
+    running.set_up_logs(resolution.settings, "verify")
+    report = verifying.verify(resolution.settings.state_dir, paths)
+    for name, where in report.survivors:
+        typer.echo(f"SURVIVOR in {safe(name)}: {where}")
+    for name, why in report.unproven:
+        typer.echo(f"proves nothing: {safe(name)}: {safe(why)}", err=True)
+    typer.echo(f"{report.clean} clean, {len({name for name, _ in report.survivors})} with survivors, {len(report.unproven)} not proven")
+    if report.survivors:
+        raise typer.Exit(1)
+    if report.unproven or not report.clean:
         raise typer.Exit(NoInputError.exit_code)
 
 

@@ -123,7 +123,11 @@ def survivors(
     A value that is `pseudonym` is none, whatever the original was called.
     """
     if isinstance(output, str):
-        return ["name"] if sought.matches(output, strict=False) else []
+        return (
+            ["name"]
+            if any(sought.matches(part, strict=False) for name in output.split("/") for part in (name, name.partition(".")[0]))
+            else []
+        )
     with quiet():
         finds = [place for place in places(output, sought.charsets, everywhere=everywhere) if hit(sought, place, pseudonym, profile)]
     meta = getattr(output, "file_meta", None)

@@ -1,0 +1,146 @@
+"""`dicomrx verify`: searches files that left, or are about to, for what their originals had."""
+
+import io
+import re
+import zipfile
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO, Final, cast
+
+from dicomrx import deid
+from dicomrx.errors import DicomrxError, NoInputError, Reject
+from dicomrx.restore import digest, is_dicom_file
+from dicomrx.vault import Patient, Record, State
+
+_TEXT_LIMIT: Final = 1 << 24
+# When something was sent or marked, in our own documents: often the day of the study, and no date of it.
+_OUR_TIMES: Final = re.compile(rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d")
+
+
+@dataclass
+class Report:
+    """What was found: (file, element or place) and (file, why); values are never named, nor files whose names hold one."""
+
+    clean: int = 0
+    survivors: list[tuple[str, str]] = field(default_factory=list)
+    unproven: list[tuple[str, str]] = field(default_factory=list)
+
+
+def verify(state_dir: Path, paths: Sequence[Path]) -> Report:
+    """Search files, folders and zips; raises NoInputError where a path or the state is not there."""
+    report = Report()
+    with State.open(state_dir, create=False) as state:
+        for path in paths:
+            _Search(state, report).path(path)
+    return report
+
+
+class _Search:
+    """One PATH: its names and other files are searched for what any of its instances had."""
+
+    def __init__(self, state: State, report: Report) -> None:
+        self._state = state
+        self._report = report
+        self._names: list[str] = []
+        self._others: list[tuple[int, bytes]] = []
+        self._sought: list[deid.Needles] = []
+
+    def path(self, path: Path) -> None:
+        """Search a file, folder or zip; raises NoInputError where there is none."""
+        if not path.exists():
+            msg = f"{path} is not there"
+            raise NoInputError(msg)
+        for name, file in _files(path):
+            self._names.append(name)
+            if is_dicom_file(file):
+                self._instance(name, file)
+            else:
+                file.seek(0)
+                self._others.append((len(self._names) - 1, file.read(_TEXT_LIMIT)))
+        self._around()
+
+    def _instance(self, name: str, file: BinaryIO) -> None:
+        try:
+            output = deid.read(file)
+            behind = file.read()
+            record = self._record(output, file)
+            if record is None:
+                self._report.unproven.append((name, "there is no original of it here"))
+                return
+            original = self._original(record)
+        except DicomrxError as error:
+            self._report.unproven.append((name, f"not readable ({error.reason})" if isinstance(error, Reject) else str(error)))
+            return
+        sought = deid.needles(original)
+        if not deid.proves(sought, original.dataset):
+            self._report.unproven.append((name, "the search does not find the original's own values in the original"))
+            return
+        self._sought.append(sought)
+        file.seek(0)
+        found = deid.survivors(sought, output.dataset, pseudonym=Patient(record.patient, b"").pseudonym)
+        outside = {"the preamble or file meta": file.read(output.dataset_offset), "behind the data set": behind}
+        found += [where for where, data in outside.items() if _holds(sought, data)]
+        self._report.survivors += [(name, where) for where in dict.fromkeys(found)]
+        self._report.clean += not found
+
+    def _record(self, output: deid.Instance, file: BinaryIO) -> Record | None:
+        """The record whose output this file is, or the first of its instance; by the UID as it is where a profile kept it."""
+        uid = output.sop_uid
+        records = self._state.vault.find(uid) or self._state.vault.find(deid.pseudonymous_uid(self._state.uid_key, uid))
+        if len(records) > 1:
+            made = digest(file)
+            records = [record for record in records if record.output_sha256 == made] or records
+        return records[0] if records else None
+
+    def _original(self, record: Record) -> deid.Instance:
+        """In memory alone: an identity is not put on a disk to look for it."""
+        buffer = io.BytesIO()
+        self._state.vault.restore(record, buffer)
+        buffer.seek(0)
+        return deid.read(buffer)
+
+    def _around(self) -> None:
+        """Names and other files last, for they are searched for every instance's values."""
+        sought = deid.Needles(_union(each.values for each in self._sought), _union(each.whole for each in self._sought))
+        for number, data in self._others:
+            if _holds(sought, _OUR_TIMES.sub(b"", data)):
+                self._report.survivors.append((self._names[number], "its text"))
+        for number, name in enumerate(self._names):
+            if deid.survivors(sought, name):
+                self._report.survivors.append((name, "its name"))
+                self._hide(name, number)
+
+    def _hide(self, name: str, number: int) -> None:
+        position = f"file {number + 1} in order of names"
+        for told in (self._report.survivors, self._report.unproven):
+            told[:] = [(position if other == name else other, where) for other, where in told]
+
+
+def _union(sets: Iterable[frozenset[str]]) -> frozenset[str]:
+    return frozenset().union(*sets)
+
+
+def _holds(sought: deid.Needles, data: bytes) -> bool:
+    plain = data.replace(b"\0", b" ")
+    return any(sought.found_in(text) for text in {plain.decode("latin-1"), plain.decode("utf-8", "replace")})
+
+
+def _files(path: Path) -> Iterator[tuple[str, BinaryIO]]:
+    """Every file, by its name from PATH's own last part on; zips are opened, also those in folders."""
+    folder = path.is_dir()
+    for each in sorted(each for each in path.rglob("*") if each.is_file() and not each.is_symlink()) if folder else [path]:
+        name = str(Path(path.resolve().name) / each.relative_to(path)) if folder else path.name
+        if zipfile.is_zipfile(each):
+            yield from _entries(each, name)
+        else:
+            with each.open("rb") as file:
+                yield name, cast("BinaryIO", file)
+
+
+def _entries(path: Path, name: str) -> Iterator[tuple[str, BinaryIO]]:
+    with zipfile.ZipFile(path) as bundle:
+        yield name, io.BytesIO(bundle.comment)
+        for info in sorted(bundle.infolist(), key=lambda info: info.filename):
+            if not info.is_dir():
+                yield f"{name}/{info.filename}", io.BytesIO(bundle.read(info))
