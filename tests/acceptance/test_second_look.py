@@ -1,6 +1,7 @@
 """From thousands of planted values to the zip that leaves, through the real commands; and `dicomrx verify`, which looks again."""
 
 import io
+import re
 import shutil
 import zipfile
 from collections.abc import Callable, Iterator
@@ -40,6 +41,13 @@ def everything_that_leaves(pipeline: Pipeline) -> dict[str, bytes]:
     return found
 
 
+def stands_in(value: bytes, everything: bytes) -> bool:
+    """A number of eight digits is found by chance in the long random ones that pseudonymous UIDs are, so it must stand alone."""
+    if value not in everything:
+        return False
+    return not value.isdigit() or re.search(rb"(?<!\d)" + value + rb"(?!\d)", everything) is not None
+
+
 def test_of_thousands_of_values_none_leaves_in_files_zips_names_or_logs(new_pipeline: Callable[..., Pipeline]) -> None:
     pipeline = new_pipeline(BURNED_IN="pass", LOG_LEVEL="DEBUG")
     planter, planted = Planter(), 0
@@ -63,7 +71,7 @@ def test_of_thousands_of_values_none_leaves_in_files_zips_names_or_logs(new_pipe
     leaving = everything_that_leaves(pipeline)
     assert any(name.endswith(".log") for name in leaving)
     everything = b"\n".join([*leaving.values(), *(name.encode() for name in leaving)])
-    assert [value for value in planter.planted if value in everything] == []
+    assert [value for value in planter.planted if stands_in(value, everything)] == []
     for upload in pipeline.api.accepted:
         pipeline.run("verify", str(upload.path), str(pipeline.storage / "sent"))
 
