@@ -9,6 +9,7 @@ import struct
 import warnings
 import zlib
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydicom.datadict import DicomDictionary  # type: ignore[attr-defined]
@@ -127,6 +128,16 @@ def outcome(file: bytes) -> str:
 @given(files())
 def test_whatever_comes_is_deidentified_or_refused_with_a_reason(file: bytes) -> None:
     assert outcome(file)
+
+
+@pytest.mark.parametrize("inner", [b"ISO_IR\x00X\x00", None], ids=["a zero in its name", "a sequence"])
+def test_an_item_whose_character_set_pydicom_chokes_on_is_refused(inner: bytes | None) -> None:
+    """Found by the property above: the structure is sound, and pydicom looks the set up while it parses the items."""
+    charset = element(0x00080005, "CS", inner) if inner else element(0x00080005, "SQ", item(b""))
+    private = element(0x00091001, "SQ", item(charset + element(0x00080104, "LO", b"x")))
+    head, tail = sorted(needed().items())[:2], sorted(needed().items())[2:]
+    file = b"".join(element(tag, *value) for tag, value in head) + private + b"".join(element(tag, *value) for tag, value in tail)
+    assert outcome(file_of(file)) in {"unreadable", "accepted"}
 
 
 def test_most_of_what_is_made_here_is_accepted_so_the_property_says_something() -> None:

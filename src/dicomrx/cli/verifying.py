@@ -62,16 +62,20 @@ class _Search:
 
     def _instance(self, name: str, file: BinaryIO) -> None:
         try:
-            output = deid.read(file)
-            behind = file.read()
-            record = self._record(output, file)
-            if record is None:
-                self._report.unproven.append((name, "there is no original of it here"))
-                return
-            original = self._original(record)
+            self._search(name, file)
+        except Reject as never:
+            self._report.unproven.append((name, f"not readable ({never.reason})"))
         except DicomrxError as error:
-            self._report.unproven.append((name, f"not readable ({error.reason})" if isinstance(error, Reject) else str(error)))
+            self._report.unproven.append((name, str(error)))
+
+    def _search(self, name: str, file: BinaryIO) -> None:
+        output = deid.read(file)
+        behind = file.read()
+        record = self._record(output, file)
+        if record is None:
+            self._report.unproven.append((name, "there is no original of it here"))
             return
+        original = self._original(record)
         sought = deid.needles(original)
         if not deid.proves(sought, original.dataset):
             self._report.unproven.append((name, "the search does not find the original's own values in the original"))

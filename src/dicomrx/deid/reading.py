@@ -22,7 +22,7 @@ from pydicom.values import convert_SQ
 
 from dicomrx.deid import values
 from dicomrx.deid.encoding import Encoding
-from dicomrx.deid.structure import end_of_dataset
+from dicomrx.deid.structure import end_of_dataset, text_of
 from dicomrx.errors import Reject
 
 MAX_INFLATED: Final = 1 << 29
@@ -128,13 +128,17 @@ def items_of(element: Element) -> Sequence | None:
     """The items of a sequence, parsed without a trace in the data set that holds it; None for an element that is none.
 
     pydicom's own access would decode the data set's Pixel Representation on the way, and no element here may change under our hands.
-    A sequence sent as UN is of implicit VR little endian (PS3.5 6.2.2).
+    A sequence sent as UN is of implicit VR little endian (PS3.5 6.2.2). Raises Reject "unreadable" where the items cannot be parsed:
+    what is sound to walk over can still hold a character set or a nested sequence that pydicom chokes on.
     """
     if not isinstance(element, RawDataElement):
         return element.value if isinstance(element.value, Sequence) else None
     unknown = element.VR == "UN"
     if element.VR == "SQ" or (_is_known_sequence(element.tag) and (element.VR is None or (unknown and element.is_little_endian))):
-        return convert_SQ(element.value or b"", element.is_implicit_VR or unknown, element.is_little_endian)
+        try:
+            return convert_SQ(element.value or b"", element.is_implicit_VR or unknown, element.is_little_endian)
+        except _MALFORMED as error:
+            raise _refusal(error, f"the sequence {text_of(element.tag)}") from error
     return None
 
 
