@@ -53,7 +53,7 @@ def describe(error: BaseException) -> str:
     """What may be told of an exception: our own message, otherwise its type and error number."""
     kind = type(error).__name__
     if isinstance(error, DicomrxError):
-        return f"{kind}: {safe(error, _LINE_MAX)}"
+        return safe(error, _LINE_MAX)
     if isinstance(error, OSError) and error.errno is not None:
         return f"{kind}: {os.strerror(error.errno)}"
     return kind

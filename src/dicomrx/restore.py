@@ -19,6 +19,7 @@ from dicomrx.spool import durable
 _PREAMBLE: Final = 128
 _MAGIC: Final = b"DICM"
 _CHUNK: Final = 1 << 20
+_OURS: Final = (".run/id", "key-check")
 
 Originals = Callable[[BinaryIO], "list[Callable[[BinaryIO], None]] | None"]
 """Finds what belongs to an anonymized file: for each original a writer of it, an empty list where it has none, None for no DICOM file."""
@@ -103,6 +104,7 @@ def is_dicom_file(file: BinaryIO) -> bool:
 
 def _write(target: Path, write: Callable[[BinaryIO], None]) -> None:
     """Write beside the target under a hidden name, and link it only when all of it is proven."""
+    _refuse_ours(target)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         fd, part = tempfile.mkstemp(prefix=".", suffix=".part", dir=target.parent)
@@ -120,6 +122,14 @@ def _write(target: Path, write: Callable[[BinaryIO], None]) -> None:
         raise CannotCreateError(msg) from error
     finally:
         Path(part).unlink(missing_ok=True)
+
+
+def _refuse_ours(target: Path) -> None:
+    """Originals never go into a spool or a state: from there they could be sent."""
+    for folder in target.resolve().parents:
+        if any((folder / sign).exists() for sign in _OURS):
+            msg = f"{folder} belongs to dicomrx: restore to a place outside the spool, the zips and the state"
+            raise CannotCreateError(msg)
 
 
 def instance_uid(file: BinaryIO) -> str:

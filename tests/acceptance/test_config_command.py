@@ -146,3 +146,28 @@ def test_log_level_and_log_file_work(tmp_path: Path) -> None:
     assert "back it up" in log.read_text()
     assert log.stat().st_mode & 0o077 == 0
     assert dicomrx(tmp_path, "anonymize", "--once", *spool, "--log-file", str(tmp_path / "no" / "such" / "log")).returncode == 73
+
+
+@pytest.mark.parametrize("command", [["status"], ["watch", "--once"], ["anonymize", "--once"], ["quarantine", "list"]])
+def test_a_command_that_needs_no_secret_reads_none(tmp_path: Path, command: list[str]) -> None:
+    spool = ["--storage", str(tmp_path / "spool"), "--zip-dir", str(tmp_path / "zips")]
+    assert dicomrx(tmp_path, "anonymize", "--once", *spool, "--state-dir", str(tmp_path / "state")).returncode == 0
+    env = {"DICOM_RECEIVER_API_PASSWORD_FILE": "/nonexistent/secret", "DICOM_RECEIVER_STATE_DIR": str(tmp_path / "state")}
+    done = dicomrx(tmp_path, *command, *spool, **env)
+    assert done.returncode == 0, done.stderr
+    assert dicomrx(tmp_path, "upload", "--once", *spool, **env).returncode == 78
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs to become another user")
+@pytest.mark.needs_tool("setpriv")
+def test_a_spool_that_this_user_may_not_read_is_named_and_ends_with_77(tmp_path: Path) -> None:
+    spool = ["--storage", str(tmp_path / "spool"), "--zip-dir", str(tmp_path / "zips"), "--state-dir", str(tmp_path / "state")]
+    assert dicomrx(tmp_path, "anonymize", "--once", *spool).returncode == 0
+    for folder in [tmp_path, *tmp_path.parents][:-2]:
+        folder.chmod(folder.stat().st_mode | 0o011)
+    other = ["setpriv", "--reuid", "65534", "--clear-groups", sys.executable, "-m", "dicomrx"]
+    done = subprocess.run([*other, "status", *spool[:4]], capture_output=True, text=True, check=False, timeout=60)
+    if "No module named" in done.stderr or done.returncode == 126:
+        pytest.skip("the other user may not read this checkout")
+    assert done.returncode == 77, done.stderr
+    assert str(tmp_path / "spool") in done.stderr

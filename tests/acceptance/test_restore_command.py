@@ -43,6 +43,15 @@ def test_nothing_is_overwritten(sent: Pipeline, tmp_path: Path) -> None:
     assert target.read_text() == "mine"
 
 
+@pytest.mark.parametrize("where", ["spool/studies", "spool/restored", "spool/outbox/x", "zips", "state/x", "through a link"])
+def test_originals_never_go_where_they_could_be_sent_from(sent: Pipeline, tmp_path: Path, where: str) -> None:
+    (sent.root / "through a link").symlink_to(sent.storage / "studies")
+    before = sorted(sent.root.rglob("*"))
+    done = sent.run("restore", str(sent.api.accepted[0].path), str(sent.root / where), code=73)
+    assert "outside" in done.stderr
+    assert sorted(sent.root.rglob("*")) == before
+
+
 def test_what_the_vault_does_not_know_is_said_and_ends_with_66(sent: Pipeline, tmp_path: Path) -> None:
     done = sent.run("restore", str(tmp_path / "sources"), str(tmp_path / "out"), code=66)
     assert "no original" in done.stderr

@@ -160,7 +160,7 @@ class ApiClient:
         raise DestinationRefused(f"The API refuses uploads ({said}). Check API_URL and the account; all studies stay pending.")
 
     def _give_up(self, upload: _Upload, error: TryLater) -> UploadDeferred | DestinationRefused:
-        message = f"{upload.filename} was not sent: {error}, {upload.attempts} attempts."
+        message = f"not sent: {error}, {upload.attempts} attempts to {self._base} (API_URL)"
         if error.at_login:
             return DestinationRefused(message, attempts=upload.attempts, ambiguous=upload.ambiguous)
         wait = self._retry_delay * 2**self._max_retries if error.retry_after is None else error.retry_after
@@ -186,4 +186,4 @@ def _wait(error: Exception) -> bool | float:
 def _log_retry(details: RetryDetails) -> None:
     """Only what TryLater says: written here, of status and system errors, never of what was sent."""
     if isinstance(details.caused_by, TryLater):
-        _log.warning("Attempt %d failed: %s. Next in %.1f s.", details.retry_num, details.caused_by, details.wait_for)
+        _log.warning("attempt %d failed: %s; next in %.1f s", details.retry_num, str(details.caused_by), details.wait_for)

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from dicomrx.cli.options import with_settings
-from dicomrx.errors import NoInputError, UsageError
+from dicomrx.errors import CannotCreateError, NoInputError, UsageError
 from dicomrx.settings import TABLE, Resolution, rows
 from dicomrx.text import safe
 
@@ -35,6 +35,9 @@ def restore(
     from dicomrx.cli.restoring import from_map, from_vault
 
     running.set_up_logs(resolution.settings, "restore")
+    if resolution.settings.zip_dir.resolve() in (out.resolve(), *out.resolve().parents):
+        msg = f"{out} belongs to dicomrx: restore to a place outside the spool, the zips and the state"
+        raise CannotCreateError(msg)
     with from_map(map_file) if map_file else from_vault(resolution.settings.state_dir, every=every) as originals:
         report = restoring.restore(anon, out, originals)
     for name, why in report.failed:

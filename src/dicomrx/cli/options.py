@@ -58,7 +58,7 @@ def with_settings(*names: str) -> Callable[[Callable[..., None]], Callable[..., 
         def run(*args: Any, **kwargs: Any) -> None:
             flags = {row.name: kwargs.pop(row.name) for row in rows}
             files = {f"{row.name}_file": kwargs.pop(f"{row.name}_file") for row in rows if row.secret}
-            resolution = resolve({**flags, **files}, os.environ, strict_config=kwargs.pop(_STRICT))
+            resolution = resolve({**flags, **files}, os.environ, strict_config=kwargs.pop(_STRICT), secrets=bool(files))
             for line in resolution.warnings:
                 print(f"dicomrx: {safe(line, 400)}", file=sys.stderr)
             os.umask(0o007 if resolution.settings.spool_group else 0o077)

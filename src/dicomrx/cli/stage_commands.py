@@ -1,5 +1,6 @@
 """`dicomrx all`, `scp`, `anonymize`, `watch`, `upload`: the pipeline, together and stage by stage."""
 
+import logging
 import threading
 from dataclasses import replace
 from typing import Annotated, Final
@@ -8,7 +9,9 @@ import typer
 
 from dicomrx.cli import options
 from dicomrx.cli.options import with_settings
-from dicomrx.settings import Resolution
+from dicomrx.settings import Resolution, Settings
+
+log = logging.getLogger(__name__)
 
 _GRACE_S: Final = 10.0
 _TEND_S: Final = 2.0
@@ -62,11 +65,17 @@ def scp(resolution: Resolution) -> None:
                 intake,
             )
             server.start()
+            _warn_of_anyone(settings)
             while server.alive and not stop.wait(_TEND_S):
                 intake.tend()
             cut = server.stop(_GRACE_S)
         finally:
             intake.stop(cut=cut)
+
+
+def _warn_of_anyone(settings: Settings) -> None:
+    if not (settings.calling_ae or settings.allow_hosts or settings.host.startswith("127.")):
+        log.warning("anyone who reaches this port may send: set CALLING_AE or ALLOW_HOSTS")
 
 
 @with_settings(*options.ANONYMIZE)

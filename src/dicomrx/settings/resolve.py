@@ -75,11 +75,12 @@ class _Found:
     ignored: list[str] = field(default_factory=list)
 
 
-def resolve(flags: Mapping[str, object], env: Mapping[str, str], *, strict_config: bool = False) -> Resolution:
+def resolve(flags: Mapping[str, object], env: Mapping[str, str], *, strict_config: bool = False, secrets: bool = True) -> Resolution:
     """Settle every setting from what was typed (by name; None: not typed), the environment and the files these name.
 
     `ConfigError` for a value that breaks its rule, a secret given twice in one place, a setting that this version does not
-    carry out, and, where `strict_config`, a typed flag that loses.
+    carry out, and, where `strict_config`, a typed flag that loses. Without `secrets` none is read: most commands need none, and
+    their users need no right to them.
     """
     typed, set_ = from_flags(flags), from_environment(env)
     found = _Found()
@@ -90,7 +91,7 @@ def resolve(flags: Mapping[str, object], env: Mapping[str, str], *, strict_confi
         found.warnings += source.warnings
     for row in TABLE.values():
         if row.name != "config":
-            _settle(row, sources, found)
+            _settle(row, () if row.secret and not secrets else sources, found)
     if strict_config and found.ignored:
         raise ConfigError("; ".join(found.ignored))
     settings = Settings(**found.values)  # type: ignore[arg-type]  # each value comes from its own field's parser

@@ -132,7 +132,7 @@ class Adoption:
             if stat.S_ISDIR(status.st_mode):
                 _remove_empty(path, quiet=quiet)
             elif not stat.S_ISREG(status.st_mode):
-                put_aside(self._spool, path, "anonymize", "not-a-file", "a link, device or socket in incoming/")
+                self._put_aside(path, "not-a-file", "a link, device or socket in incoming/")
             elif quiet:
                 return self._adopt(path)
             else:
@@ -167,7 +167,12 @@ class Adoption:
 
     def _give_up(self, path: Path) -> None:
         if time.monotonic() - self._seen[path].first > PATIENCE_S:
-            put_aside(self._spool, path, "anonymize", "not-adopted", "an hour in incoming/ without being quiet or readable")
+            self._put_aside(path, "not-adopted", "an hour in incoming/ without being quiet or readable")
+
+    def _put_aside(self, path: Path, reason: str, detail: str) -> None:
+        target = put_aside(self._spool, path, "anonymize", reason, detail)
+        if target is not None:  # its own name may be a patient's
+            log.warning("%s: quarantined: %s: %s", target.stem, reason, detail)
 
     def _kernel_now(self) -> float:
         probe = self._spool.new_path(".now")

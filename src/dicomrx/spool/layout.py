@@ -13,7 +13,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final, Self
 
-from dicomrx.errors import CannotCreateError, NoInputError, is_machine_error
+from dicomrx.errors import CannotCreateError, NoInputError, PermissionRefused, is_machine_error
 from dicomrx.spool import durable
 from dicomrx.spool.binding import Binding
 from dicomrx.spool.clock import SpoolClock
@@ -64,6 +64,8 @@ class Spool:
             spool._build(group)  # noqa: SLF001  its own class
         except OSError as error:
             spool.close()
+            if isinstance(error, PermissionError):
+                raise PermissionRefused(_not_ours(spool.root)) from error
             if is_machine_error(error) and error.errno != errno.EROFS:
                 raise
             msg = f"cannot use the spool {spool.root}: {error.strerror} at {error.filename}"
@@ -75,9 +77,16 @@ class Spool:
 
     @classmethod
     def at(cls, root: Path, zips: Path) -> Self:
-        """Look at the spool at `root` without making or changing anything; raises NoInputError where there is none."""
+        """Look at the spool at `root` without making or changing anything.
+
+        Raises NoInputError where there is none, PermissionRefused where this user may not look.
+        """
         spool = cls(root.absolute(), zips.absolute())
-        if not (spool.run_dir / "id").is_file():
+        try:
+            there = (spool.run_dir / "id").is_file()
+        except PermissionError as error:
+            raise PermissionRefused(_not_ours(spool.root)) from error
+        if not there:
             msg = f"no spool at {spool.root}: `dicomrx all`, `scp` or `anonymize` makes one; --storage names it"
             raise NoInputError(msg)
         return spool
@@ -235,6 +244,10 @@ class Spool:
             durable.remove_tree(path)
         if self.zips.is_dir():
             durable.sweep(self.zips / ".tmp")
+
+
+def _not_ours(root: Path) -> str:
+    return f"this user may not use the spool {root}: run as its owner, or share it with a group (SPOOL_GROUP)"
 
 
 def read_json(path: Path) -> dict[str, Any] | None:

@@ -51,15 +51,15 @@ def horizon(spool: Spool) -> Horizon:
         seen = look(spool)
         watermark = min([watermark, *(arrival.begin for arrival in seen.arrivals[:1])])
         if seen.foreign:
-            blocked = blocked or "files that someone dropped into incoming/ are not adopted yet"
+            blocked = blocked or "files dropped into incoming/ are not adopted yet"
     return Horizon(watermark, start, blocked)
 
 
 def _blocks(run: Path) -> str | None:
     if not durable.is_locked(run):  # or gone this instant, and its successor not seen
-        return "the receiver has died, or was stopped while it was receiving: the next one to start clears this"
+        return "the receiver died or was cut: start it again"
     if not (run / OPEN).exists():
-        return "the receiver takes nothing in: there is no room, or it is starting"
+        return "the receiver takes nothing in: no room, or starting"
     return None
 
 
