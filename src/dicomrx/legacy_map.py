@@ -8,7 +8,7 @@ import ast
 import json
 import warnings
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, Self, TypeGuard
 
@@ -77,6 +77,12 @@ class LegacyMap:
             for element in elements:
                 dataset[element.tag] = element
         return True
+
+    def numbering(self) -> Iterator[tuple[str, str, str]]:
+        """For each study the PatientID, its issuer and the pseudonym of its patient; empty where the map does not hold it."""
+        for values in self._studies.values():
+            pseudonym = self._pseudonyms.get(values.get("PatientName", ""), "")
+            yield values.get("PatientID", ""), values.get("IssuerOfPatientID", ""), pseudonym
 
     def _is_of_another(self, values: _Values, pseudonym: str) -> bool:
         """Several patients under one Study UID: the entry is the first one's."""

@@ -27,6 +27,8 @@ SAMPLES: dict[str, tuple[str, str, str]] = {
     "timeout": ("10", "20", "30.5"),
     "burned_in": ("pass", "quarantine", "pass"),
     "issuers": ("CT=A", "CT=B", "CT=C,MR=D"),
+    "placeholders": ("NOTFALL", "TRAUMA", "John Doe,Jane Doe"),
+    "pseudonym": ("F%d", "C-%02d", "E-%04d-x"),
     "workers": ("1", "2", "3"),
     "auto_upload": ("true", "false", "true"),
     "api_url": ("https://f.example/api", "https://c.example/api", "https://e.example/api"),

@@ -18,7 +18,7 @@ from dicomrx.errors import ConfigError
 from dicomrx.spool.binding import Binding
 from dicomrx.spool.layout import Spool
 from dicomrx.vault import State, open_bound
-from tests.unit.vault_files import child, original
+from tests.unit.vault_files import child, original, who
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def use(spool: Spool, path: Path, *names: str) -> None:
     """As anonymize does: patients, then an original, each noted before its use."""
     with open_bound(path, spool) as state:
         for name in names:
-            patient = state.patient(name)
+            patient = state.patient(who(name))
             spool.binding.note_number(patient.number)
             spool.binding.note_position(*state.vault.append(original(patient, f"2.25.{patient.number}"), io.BytesIO(b"original")))
 
@@ -217,9 +217,9 @@ def test_a_state_without_its_half_is_refused(spool: Spool, tmp_path: Path) -> No
 
 def test_a_state_that_lacks_a_number_in_use_is_refused(spool: Spool, tmp_path: Path) -> None:
     with open_bound(tmp_path / "state", spool) as state:
-        state.patient("one")
+        state.patient(who("one"))
         shutil.copy2(state.path / "identities.sqlite", tmp_path / "older.sqlite")
-        spool.binding.note_number(state.patient("two").number)
+        spool.binding.note_number(state.patient(who("two")).number)
     shutil.copy2(tmp_path / "older.sqlite", state.path / "identities.sqlite")
     assert_refused(spool, state.path, "older", "backup")
 
@@ -240,9 +240,9 @@ def test_a_state_that_lacks_an_original_in_use_is_refused(spool: Spool, tmp_path
 def test_a_state_that_was_only_ahead_goes_on(spool: Spool, tmp_path: Path) -> None:
     """A crash between the state's commit and the spool's note."""
     with open_bound(tmp_path / "state", spool) as state:
-        state.vault.append(original(state.patient("one")), io.BytesIO(b"original"))
+        state.vault.append(original(state.patient(who("one"))), io.BytesIO(b"original"))
     with open_bound(tmp_path / "state", spool) as state:
-        assert state.patient("two").number == 2
+        assert state.patient(who("two")).number == 2
 
 
 def test_a_wrong_key_leaves_no_lock_behind(spool: Spool, tmp_path: Path) -> None:
@@ -262,12 +262,12 @@ import io, itertools, sys
 from pathlib import Path
 from dicomrx.spool.layout import Spool
 from dicomrx.vault import open_bound
-from tests.unit.vault_files import original
+from tests.unit.vault_files import original, who
 spool = Spool.open(Path(sys.argv[1]), Path(sys.argv[2]), make=True)
 with open_bound(Path(sys.argv[3]), spool) as state:
     print("bound", flush=True)
     for number in itertools.count():
-        patient = state.patient(f"{sys.argv[4]} {number}")
+        patient = state.patient(who(f"{sys.argv[4]} {number}"))
         spool.binding.note_number(patient.number)
         spool.binding.note_position(*state.vault.append(original(patient, f"2.25.{number}"), io.BytesIO(b"original")))
 """

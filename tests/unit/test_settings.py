@@ -31,6 +31,7 @@ SAMPLES = {
     "log_level": ("DEBUG", "WARNING", "ERROR"),
     "api_token": ("t1", "t2", "t3"),
     "burned_in": ("pass", "quarantine", "pass"),
+    "pseudonym": ("P%d", "north-%04d-a", "sub-%03d"),
 }
 CHOOSABLE = [name for name in TABLE if name not in {*NOT_YET, "config", "require_https"}] + ["burned_in"]
 
@@ -170,6 +171,18 @@ BAD = [
     ("calling_ae", "GOOD,NOT SO GOOD A TITLE"),
     ("allow_hosts", "10.1.2"),
     ("allow_hosts", "scanner.example"),
+    ("pseudonym", "sub"),
+    ("pseudonym", "sub-%s"),
+    ("pseudonym", "%d-%d"),
+    ("pseudonym", "100%-%d"),
+    ("pseudonym", "%%-%d"),
+    ("pseudonym", "%3d"),
+    ("pseudonym", "%012d"),
+    ("pseudonym", "A^%d"),
+    ("pseudonym", "A=%d"),
+    ("pseudonym", "A\\%d"),
+    ("pseudonym", "Ä%d"),
+    ("pseudonym", "x" * 40 + "%d"),
     ("issuers", "CT1"),
     ("issuers", "=CLINIC"),
     ("issuers", "CT1=" + "x" * 65),

@@ -3,6 +3,7 @@
 import base64
 import os
 import shutil
+import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -14,16 +15,16 @@ from threading import Barrier
 
 import pytest
 
-from dicomrx.errors import CannotCreateError, ConfigError, NoInputError
+from dicomrx.errors import CannotCreateError, ConfigError, NoInputError, PermissionRefused
 from dicomrx.vault import State
-from tests.unit.vault_files import original
+from tests.unit.vault_files import original, who
 
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     """A state with one patient and one original."""
     with State.open(tmp_path / "state", create=True) as state:
-        state.vault.append(original(state.patient("one")), BytesIO(b"original"))
+        state.vault.append(original(state.patient(who("one"))), BytesIO(b"original"))
     return state.path
 
 
@@ -33,7 +34,7 @@ def test_a_new_state_is_the_owners_alone_and_names_its_key_once(tmp_path: Path) 
         with State.open(tmp_path / "deep" / "state", create=True) as state:
             key = tmp_path / "deep" / "state" / "site.key"
             assert state.new_key_path == key
-            state.vault.append(original(state.patient("one")), BytesIO(b"original"))
+            state.vault.append(original(state.patient(who("one"))), BytesIO(b"original"))
     finally:
         os.umask(before)
     assert key.stat().st_mode & 0o777 == 0o600
@@ -146,7 +147,7 @@ def test_a_state_that_a_crash_left_half_made_is_completed(tmp_path: Path, left: 
     for name in left:
         shutil.copy2(whole.path / name, half / name)
     with State.open(half, create=True) as state:
-        assert state.patient("one").number == 1
+        assert state.patient(who("one")).number == 1
         assert state.uid_key == whole.uid_key
 
 
@@ -195,7 +196,7 @@ def read_as_nobody(path: Path, whose: str) -> subprocess.CompletedProcess[bytes]
 def test_originals_are_read_with_the_right_to_read_alone(others_folder: Path, index: bool) -> None:
     path = others_folder / "state"
     with State.open(path, create=True) as state:
-        state.vault.append(original(state.patient("one")), BytesIO(b"original"))
+        state.vault.append(original(state.patient(who("one"))), BytesIO(b"original"))
     if not index:
         (path / "vault" / "index.sqlite").unlink()
     for entry in (*path.rglob("*"), path):
@@ -210,3 +211,54 @@ def test_a_user_who_may_not_read_the_state_is_told_so(others_folder: Path) -> No
     with State.open(others_folder / "state", create=True):
         pass
     assert read_as_nobody(others_folder / "state", "leave").returncode == 77
+
+
+def test_a_state_keeps_its_first_format_of_pseudonyms_for_ever(tmp_path: Path) -> None:
+    with State.open(tmp_path / "state", create=True) as state:
+        state.use_format("north-%04d")
+        assert state.patient(who("one")).pseudonym == "north-0001"
+    with State.open(tmp_path / "state", create=True) as state:
+        state.use_format("north-%04d")
+        with pytest.raises(ConfigError, match=r"north-%04d.*PSEUDONYM"):
+            state.use_format("sub-%03d")
+        assert state.patient(who("two")).pseudonym == "north-0002"
+    with State.open(tmp_path / "state", create=False) as reader:
+        assert reader.pseudonym(17) == "north-0017"
+
+
+def test_a_state_whose_numbers_are_in_use_gets_no_other_format(tmp_path: Path) -> None:
+    """As one that was made before there was the setting."""
+    with State.open(tmp_path / "state", create=True) as state:
+        assert state.patient(who("one")).pseudonym == "sub-001"
+        with pytest.raises(ConfigError, match="sub-%03d"):
+            state.use_format("north-%04d")
+        state.use_format("sub-%03d")
+        assert state.patient(who("one")).pseudonym == state.pseudonym(1) == "sub-001"
+
+
+def test_of_many_that_start_with_different_formats_one_wins(tmp_path: Path) -> None:
+    together = Barrier(6, timeout=20)
+
+    def start(number: int) -> str:
+        with State.open(tmp_path / "state", create=True) as state:
+            together.wait()
+            try:
+                state.use_format(f"site{number}-%d")
+            except ConfigError:
+                return ""
+            return state.patient(who("one")).pseudonym
+
+    with ThreadPoolExecutor(6) as pool:
+        (winner,) = filter(None, pool.map(start, range(6)))
+    with State.open(tmp_path / "state", create=False) as reader:
+        assert reader.pseudonym(1) == winner
+
+
+def test_a_forgotten_patient_is_told_of_by_the_states_own_pseudonym(path: Path) -> None:
+    database = sqlite3.connect(path / "identities.sqlite")
+    with database:
+        database.execute("INSERT INTO format VALUES (1, 'P%d')")
+        database.execute("DELETE FROM patients")
+    database.close()
+    with State.open(path, create=False) as state, pytest.raises(PermissionRefused, match="P1 was forgotten"):
+        state.vault.restore(state.vault.find("2.25.3")[0], BytesIO())

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from dicomrx.errors import ConfigError, PermissionRefused
 from dicomrx.vault import Record, State
 from dicomrx.vault.segments import FRAME, decrypt, scan
-from tests.unit.vault_files import child, content, original, restored
+from tests.unit.vault_files import child, content, original, restored, who
 
 # Appends original after original, and says so when the vault does; argument 2 is where their numbers begin, 3 how many bytes at most.
 APPEND = """
@@ -29,13 +29,13 @@ import itertools, os, random, sys
 from io import BytesIO
 from pathlib import Path
 from dicomrx.vault import State
-from tests.unit.vault_files import content, original
+from tests.unit.vault_files import content, original, who
 
 state = State.open(Path(sys.argv[1]), create=True)
 first, most = int(sys.argv[2]), int(sys.argv[3])
 for number in itertools.count(first):
     data = content(number, random.Random(number).randrange(most))
-    state.vault.append(original(state.patient(f"patient {number % 3}"), f"2.25.{number}", data), BytesIO(data))
+    state.vault.append(original(state.patient(who(f"patient {number % 3}")), f"2.25.{number}", data), BytesIO(data))
     os.write(1, f"{number}\\n".encode())
 """
 
@@ -50,7 +50,7 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with State.open(tmp_path_factory.mktemp("filled") / "state", create=True) as state:
         for number in (1, 2, 3):
             data = content(number, 100 * number)
-            state.vault.append(original(state.patient("one"), f"2.25.{number}", data), io.BytesIO(data))
+            state.vault.append(original(state.patient(who("one")), f"2.25.{number}", data), io.BytesIO(data))
     return state.path
 
 
@@ -69,7 +69,7 @@ def segment(path: Path) -> Path:
 def test_an_original_of_any_size_comes_back_byte_for_byte(tmp_path: Path, size: int) -> None:
     data = content(1, size)
     with State.open(tmp_path / "state", create=True) as state:
-        position = state.vault.append(original(state.patient("one")), io.BytesIO(data))
+        position = state.vault.append(original(state.patient(who("one"))), io.BytesIO(data))
         assert position == (segment(state.path).name, segment(state.path).stat().st_size)
         assert restored(state, "2.25.3") == [data]
     with State.open(state.path, create=False) as reader:
@@ -81,7 +81,7 @@ def test_what_an_instance_had_comes_back_oldest_first(tmp_path_factory: pytest.T
     path = tmp_path_factory.mktemp("vault") / "state"
     for data in originals:  # each from another process's segment
         with State.open(path, create=True) as state:
-            state.vault.append(original(state.patient("one"), data=data), io.BytesIO(data))
+            state.vault.append(original(state.patient(who("one")), data=data), io.BytesIO(data))
     with State.open(path, create=True) as state:
         assert restored(state, "2.25.3") == originals
         assert state.vault.find("2.25.4") == []
@@ -90,11 +90,11 @@ def test_what_an_instance_had_comes_back_oldest_first(tmp_path_factory: pytest.T
 def test_a_record_says_what_it_is_of(filled: Path) -> None:
     with State.open(filled, create=False) as state:
         (record,) = state.vault.find("2.25.2")
-        wanted = original(state.patient("one"), "2.25.2", content(2, 200))
+        wanted = original(state.patient(who("one")), "2.25.2", content(2, 200))
         assert (record.study, record.series, record.instance) == ("2.25.1", "2.25.2", "2.25.2")
         assert (record.patient, record.profile, record.output_sha256) == (1, "basic", wanted.output_sha256)
         assert record.same == state.vault.same(wanted)
-        assert record.same != state.vault.same(original(state.patient("one"), "2.25.2", b"other"))
+        assert record.same != state.vault.same(original(state.patient(who("one")), "2.25.2", b"other"))
 
 
 def test_the_segments_show_neither_content_nor_its_digests(filled: Path) -> None:
@@ -108,14 +108,14 @@ def test_the_segments_show_neither_content_nor_its_digests(filled: Path) -> None
 
 def test_equal_originals_look_different(tmp_path: Path) -> None:
     with State.open(tmp_path / "state", create=True) as state:
-        ends = [state.vault.append(original(state.patient("one"), f"2.25.{n}"), io.BytesIO(bytes(64))).end for n in (1, 2)]
+        ends = [state.vault.append(original(state.patient(who("one")), f"2.25.{n}"), io.BytesIO(bytes(64))).end for n in (1, 2)]
         raw = segment(state.path).read_bytes()
     assert raw[ends[0] - 64 : ends[0]] != raw[ends[1] - 64 : ends[1]]
 
 
 def test_every_tampered_byte_is_refused_and_costs_one_record(copy: Path) -> None:
     with State.open(copy, create=False) as state:
-        key = state.patient("one").data_key
+        key = state.patient(who("one")).data_key
         first, middle, last = (state.vault.find(f"2.25.{number}")[0].location for number in (1, 2, 3))
     path = segment(copy)
     whole = path.read_bytes()
@@ -138,7 +138,7 @@ def test_every_tampered_byte_is_refused_and_costs_one_record(copy: Path) -> None
 @pytest.mark.parametrize("order", [[0, 2], [1, 2], [2], [1, 0, 2], [0, 1], [0, 0, 1, 2], [0, 1, 1, 2], [0, 1, 2, 2], [0, 2, 1]])
 def test_frames_dropped_swapped_or_doubled_are_refused(tmp_path: Path, order: list[int]) -> None:
     with State.open(tmp_path / "state", create=True) as state:
-        state.vault.append(original(state.patient("one")), io.BytesIO(bytes(2 * FRAME)))
+        state.vault.append(original(state.patient(who("one"))), io.BytesIO(bytes(2 * FRAME)))
         (record,) = state.vault.find("2.25.3")
         path = segment(state.path)
         whole = path.read_bytes()
@@ -158,7 +158,7 @@ def test_content_that_looks_like_a_proof_cannot_be_made_the_end(tmp_path: Path) 
     begin = bytes(FRAME)
     with State.open(tmp_path / "state", create=True) as state:
         fake = json.dumps({"size": FRAME, "sha256": sha256(begin).hexdigest()}).encode()
-        state.vault.append(original(state.patient("one")), io.BytesIO(begin + fake))
+        state.vault.append(original(state.patient(who("one"))), io.BytesIO(begin + fake))
         (record,) = state.vault.find("2.25.3")
         path = segment(state.path)
         whole = path.read_bytes()
@@ -195,7 +195,7 @@ def test_a_record_of_a_newer_version_says_so(copy: Path) -> None:
 def test_a_forgotten_patients_originals_are_gone(tmp_path: Path) -> None:
     with State.open(tmp_path / "state", create=True) as state:
         for name, instance in (("one", "2.25.1"), ("two", "2.25.2")):
-            state.vault.append(original(state.patient(name), instance), io.BytesIO(b"original"))
+            state.vault.append(original(state.patient(who(name)), instance), io.BytesIO(b"original"))
         import sqlite3
 
         database = sqlite3.connect(state.path / "identities.sqlite")
@@ -220,7 +220,7 @@ def test_a_writer_killed_at_any_moment_loses_nothing_it_had_promised(tmp_path: P
                 promised += map(int, process.communicate()[0].split())
             assert process.returncode == -signal.SIGKILL
             assert restored(beside, f"2.25.{promised[-1]}") == [appended(promised[-1], most)]
-        beside.vault.append(original(beside.patient("one"), "2.25.1"), io.BytesIO(b"after"))
+        beside.vault.append(original(beside.patient(who("one")), "2.25.1"), io.BytesIO(b"after"))
         assert restored(beside, "2.25.1") == [b"after"]
     (beside.path / "vault" / "index.sqlite").unlink()
     with State.open(beside.path, create=True) as state:
@@ -253,7 +253,7 @@ def test_an_unfinished_record_is_not_seen_until_it_is_whole(tmp_path: Path) -> N
                 looks.append(reader.vault.find("2.25.3"))
                 return super().read(size)
 
-        state.vault.append(original(state.patient("one")), Slow(bytes(FRAME + 1)))
+        state.vault.append(original(state.patient(who("one"))), Slow(bytes(FRAME + 1)))
         assert looks == [[], [], []]
         assert len(reader.vault.find("2.25.3")) == 1
 
@@ -264,7 +264,7 @@ def test_a_segment_that_comes_in_the_same_tick_is_seen(tmp_path: Path) -> None:
         folder = state.path / "vault"
         assert beside.vault.find("2.25.3") == []
         before = folder.stat()
-        state.vault.append(original(state.patient("one")), io.BytesIO(b"original"))
+        state.vault.append(original(state.patient(who("one"))), io.BytesIO(b"original"))
         os.utime(folder, ns=(before.st_atime_ns, before.st_mtime_ns))
         assert len(beside.vault.find("2.25.3")) == 1
 
@@ -294,9 +294,9 @@ def test_a_broken_index_stops_the_writer_with_a_word_and_no_reader(copy: Path) -
 
 def test_an_index_newer_than_the_segments_finds_only_what_is_there(tmp_path: Path) -> None:
     with State.open(tmp_path / "state", create=True) as state:
-        state.vault.append(original(state.patient("one"), "2.25.1"), io.BytesIO(b"old"))
+        state.vault.append(original(state.patient(who("one")), "2.25.1"), io.BytesIO(b"old"))
         older = segment(state.path).read_bytes()
-        state.vault.append(original(state.patient("one"), "2.25.2"), io.BytesIO(b"new"))
+        state.vault.append(original(state.patient(who("one")), "2.25.2"), io.BytesIO(b"new"))
         state.vault.find("2.25.2")
     segment(state.path).write_bytes(older)
     with State.open(state.path, create=True) as state:
@@ -306,7 +306,7 @@ def test_an_index_newer_than_the_segments_finds_only_what_is_there(tmp_path: Pat
 
 def test_the_index_is_written_by_the_thousand_and_answers_as_before(tmp_path: Path) -> None:
     with State.open(tmp_path / "state", create=True) as state:
-        patient = state.patient("one")
+        patient = state.patient(who("one"))
         for number in range(2100):
             state.vault.append(original(patient, f"2.25.{number}"), io.BytesIO(b"%d" % number), flush=False)
         state.vault.sync()
@@ -338,7 +338,7 @@ def test_memory_stays_flat_for_a_large_original(tmp_path: Path) -> None:
             return len(data)
 
     with State.open(tmp_path / "state", create=True) as state:
-        patient, sink = state.patient("one"), Sink()
+        patient, sink = state.patient(who("one")), Sink()
         tracemalloc.start()
         try:
             state.vault.append(original(patient), Endless())  # type: ignore[arg-type]
@@ -360,25 +360,25 @@ class Broken(io.BytesIO):
 
 def test_an_original_that_cannot_be_read_leaves_nothing_behind(tmp_path: Path) -> None:
     with State.open(tmp_path / "state", create=True) as state, State.open(tmp_path / "state", create=False) as beside:
-        state.vault.append(original(state.patient("one"), "2.25.1"), io.BytesIO(b"before"))
+        state.vault.append(original(state.patient(who("one")), "2.25.1"), io.BytesIO(b"before"))
         size = segment(state.path).stat().st_size
         with pytest.raises(OSError, match="broken"):
-            state.vault.append(original(state.patient("one"), "2.25.2"), Broken(bytes(2 * FRAME)))
+            state.vault.append(original(state.patient(who("one")), "2.25.2"), Broken(bytes(2 * FRAME)))
         assert segment(state.path).stat().st_size == size
-        state.vault.append(original(state.patient("one"), "2.25.2"), io.BytesIO(b"after"))
+        state.vault.append(original(state.patient(who("one")), "2.25.2"), io.BytesIO(b"after"))
         for one in (state, beside):
             assert [restored(one, f"2.25.{number}") for number in (1, 2)] == [[b"before"], [b"after"]]
 
 
 def test_a_batch_that_is_lost_is_not_called_durable(tmp_path: Path) -> None:
     with State.open(tmp_path / "state", create=True) as state:
-        state.vault.append(original(state.patient("one"), "2.25.1"), io.BytesIO(b"kept"))
-        state.vault.append(original(state.patient("one"), "2.25.2"), io.BytesIO(b"lost"), flush=False)
+        state.vault.append(original(state.patient(who("one")), "2.25.1"), io.BytesIO(b"kept"))
+        state.vault.append(original(state.patient(who("one")), "2.25.2"), io.BytesIO(b"lost"), flush=False)
         with pytest.raises(OSError, match="broken"):
-            state.vault.append(original(state.patient("one"), "2.25.3"), Broken(b"torn"), flush=False)
+            state.vault.append(original(state.patient(who("one")), "2.25.3"), Broken(b"torn"), flush=False)
         with pytest.raises(OSError, match="vault"):
             state.vault.sync()
-        state.vault.append(original(state.patient("one"), "2.25.2"), io.BytesIO(b"again"), flush=False)
+        state.vault.append(original(state.patient(who("one")), "2.25.2"), io.BytesIO(b"again"), flush=False)
         state.vault.sync()
         assert [restored(state, f"2.25.{number}") for number in (1, 2, 3)] == [[b"kept"], [b"again"], []]
 
@@ -388,10 +388,10 @@ import os, sys
 from io import BytesIO
 from pathlib import Path
 from dicomrx.vault import State
-from tests.unit.vault_files import original
+from tests.unit.vault_files import original, who
 
 state = State.open(Path(sys.argv[1]), create=True)
-patient = state.patient("one")
+patient = state.patient(who("one"))
 if sys.argv[2] == "append":
     state.vault.append(original(patient), BytesIO(b"original"))
 if sys.argv[2] == "batch":
@@ -409,7 +409,7 @@ os.write(1, b"durable\\n")
 def test_a_record_is_on_disk_before_it_is_relied_on(tmp_path: Path, how: str) -> None:
     with State.open(tmp_path / "state", create=True) as state:
         if how == "find":  # what a dead writer left unsynced
-            state.vault.append(original(state.patient("one")), io.BytesIO(b"original"), flush=False)
+            state.vault.append(original(state.patient(who("one"))), io.BytesIO(b"original"), flush=False)
     trace = tmp_path / "trace"
     command = ["strace", "-f", "-y", "-e", "trace=write,fsync", "-o", str(trace), sys.executable, "-c", SYNCED, str(state.path), how]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
@@ -424,9 +424,9 @@ def test_a_record_is_on_disk_before_it_is_relied_on(tmp_path: Path, how: str) ->
 def test_a_full_disk_is_said_by_append_and_later_records_are_good(tmp_path: Path) -> None:
     script = (
         "import io, resource, signal, sys; from pathlib import Path; from dicomrx.vault import State\n"
-        "from tests.unit.vault_files import original, restored\n"
+        "from tests.unit.vault_files import original, restored, who\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
-        "state = State.open(Path(sys.argv[1]), create=True); patient = state.patient('one')\n"
+        "state = State.open(Path(sys.argv[1]), create=True); patient = state.patient(who('one'))\n"
         "state.vault.append(original(patient, '2.25.1'), io.BytesIO(b'before'))\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, resource.RLIM_INFINITY))\n"
         "try:\n    state.vault.append(original(patient, '2.25.2'), io.BytesIO(bytes(3 << 20)))\n"
@@ -444,7 +444,7 @@ def test_segments_are_the_owners_alone_whatever_the_umask(tmp_path: Path) -> Non
     before = os.umask(0)
     try:
         with State.open(tmp_path / "state", create=True) as state:
-            state.vault.append(original(state.patient("one")), io.BytesIO(b"original"))
+            state.vault.append(original(state.patient(who("one"))), io.BytesIO(b"original"))
     finally:
         os.umask(before)
     files = [path for path in (state.path / "vault").iterdir() if path.suffix in {".seg", ".sqlite"}]

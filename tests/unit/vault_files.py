@@ -9,11 +9,19 @@ from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
 
-from dicomrx.vault import Original, Patient, State
+from dicomrx.vault import Original, Patient, Placeholders, State, Who, identify
+
+OURS = Placeholders()
 
 
 def content(number: int, size: int) -> bytes:
     return random.Random(number).randbytes(size)
+
+
+def who(patient_id: str = "", study: str = "", /, **facts: str) -> Who:
+    """An instance's claim; its study is the patient's only one unless it is named."""
+    says = {"issuer": "", "name": "", "birth_date": "", **facts}
+    return identify(patient_id=patient_id, study_uid=study or f"study of {patient_id}", placeholders=OURS, **says)
 
 
 def original(patient: Patient, instance: str = "2.25.3", data: bytes = b"", *, made: str = "made") -> Original:

@@ -1,4 +1,4 @@
-"""`dicomrx restore`, `verify`, `status`, `config`, `quarantine`, `demo`: what operators ask for."""
+"""`dicomrx restore`, `verify`, `status`, `config`, `quarantine`, `map`, `demo`: what operators ask for."""
 
 import json
 from pathlib import Path
@@ -18,6 +18,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="for programs")]
 Name = Annotated[str, typer.Argument(help="a name or a reason that `list` shows, or all")]
 
 quarantine = typer.Typer(no_args_is_help=True, help="What no stage could handle: list it, look at the reason, give it another try.")
+patient_map = typer.Typer(no_args_is_help=True, help="Which patient has which number.")
 
 
 @with_settings("state_dir")
@@ -159,3 +160,27 @@ def quarantine_requeue(resolution: Resolution, *, name: Name) -> None:
         for number, item in enumerate(chosen, 1):
             requeue(spool, item, number)
     typer.echo(f"{len(chosen)} requeued")
+
+
+@patient_map.command("import")
+@with_settings("state_dir", "placeholders", "pseudonym")
+def map_import(
+    resolution: Resolution,
+    *,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="CSV: patient_id,issuer,pseudonym; or patient_info_map.json")],
+) -> None:
+    """Take over a site's own numbering, the whole file or nothing; later patients get numbers above the highest."""
+    from dicomrx.cli import numbering, running
+    from dicomrx.vault import Format, Placeholders, State
+
+    settings = resolution.settings
+    running.set_up_logs(settings, "map")
+    found = numbering.read(file, Format(settings.pseudonym), Placeholders(settings.placeholders))
+    with State.open(settings.state_dir, create=True) as state:
+        if state.new_key_path is not None:
+            typer.echo(f"made the site's key {state.new_key_path}: back it up, without it nothing can be restored", err=True)
+        state.use_format(settings.pseudonym)
+        new = state.assign(found.assignments)
+    typer.echo(f"{new} imported, {len(found.assignments) - new} known already")
+    if found.left_out:
+        typer.echo(f"{found.left_out} studies of the map not imported: no PatientID, or no pseudonym, is noted for them", err=True)

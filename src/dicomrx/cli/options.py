@@ -29,7 +29,7 @@ SCP: Final = (
     "tls_ca",
     "min_free",
 )
-ANONYMIZE: Final = ("state_dir", "profile", "burned_in", "issuers", "vault_days", "workers")
+ANONYMIZE: Final = ("state_dir", "profile", "burned_in", "issuers", "placeholders", "pseudonym", "vault_days", "workers")
 WATCH: Final = ("timeout",)
 UPLOAD: Final = (
     "api_url",

@@ -11,7 +11,7 @@ from typing import BinaryIO, Final, cast
 from dicomrx import deid
 from dicomrx.errors import DicomrxError, NoInputError, Reject
 from dicomrx.restore import digest, is_dicom_file
-from dicomrx.vault import Patient, Record, State
+from dicomrx.vault import Record, State
 
 _TEXT_LIMIT: Final = 1 << 24
 # When something was sent or marked, in our own documents: often the day of the study, and no date of it.
@@ -82,7 +82,7 @@ class _Search:
             return
         self._sought.append(sought)
         file.seek(0)
-        found = deid.survivors(sought, output.dataset, pseudonym=Patient(record.patient, b"").pseudonym)
+        found = deid.survivors(sought, output.dataset, pseudonym=self._state.pseudonym(record.patient))
         outside = {"the preamble or file meta": file.read(output.dataset_offset), "behind the data set": behind}
         found += [where for where, data in outside.items() if _holds(sought, data)]
         self._report.survivors += [(name, where) for where in dict.fromkeys(found)]

@@ -113,6 +113,10 @@ class Settings:
     issuers: tuple[Issuer, ...] = _row(
         (), values.many(values.issuer), "AE=ISSUER: issuer of PatientID for images of that calling AE that name none", kind="list"
     )
+    placeholders: tuple[str, ...] = _row(
+        (), values.many(values.words), "more words that stand for no patient where an ID or a name should be, such as NOTFALL", kind="list"
+    )
+    pseudonym: str = _row("sub-%03d", values.pseudonym_format, "what a patient's number is written into; a state keeps its first one")
     vault_days: int | None = _row(None, values.whole(1), "days that originals are kept; none: for ever", kind="int", unit="days")
     workers: int | None = _row(None, values.whole(1), "worker processes of a stage; none: by the number of cores", kind="int")
     auto_upload: bool = _switch("`all` also sends complete studies", on=False)

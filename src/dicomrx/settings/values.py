@@ -19,6 +19,9 @@ _TOKEN: Final = re.compile(r"[!-~]+")  # it becomes an HTTP header
 _SPACE: Final = re.compile(r"(\d{1,15})\s*([KMGT]?)(?:i?B)?", re.IGNORECASE)
 _PERCENT: Final = re.compile(r"(\d{1,2}(?:\.\d{1,3})?)\s*%")
 _UNITS: Final = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+# PS3.5 6.2: one value of an LO, one component of a PN, the same in every character set; the number stands once.
+_PSEUDONYM: Final = re.compile(r"(?! )[ -$&-<>-\[\]_-~]*%(0[1-9])?d[ -$&-<>-\[\]_-~]*(?<! )")
+_PSEUDONYM_LENGTH: Final = 40
 _TRUE: Final = frozenset({"true", "1", "yes", "on"})
 _FALSE: Final = frozenset({"false", "0", "no", "off"})
 _PORT_MAX: Final = 65535
@@ -159,6 +162,13 @@ def issuer(text: str) -> Issuer:
     if not _ISSUER.fullmatch(name):
         raise ValueError("must be AE=ISSUER, the issuer at most 64 characters without backslash")
     return Issuer(str(ae_title(calling)), name)
+
+
+def pseudonym_format(text: str) -> str:
+    """What a patient's number is put into; short enough for the longest number to leave a valid LO."""
+    if not _PSEUDONYM.fullmatch(text) or len(text % 1) > _PSEUDONYM_LENGTH:
+        raise ValueError("must be ASCII with one %d or %03d for the number and without ^ = \\, and make at most 40 characters")
+    return text
 
 
 def space(text: str) -> Space:

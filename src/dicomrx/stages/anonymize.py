@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import file_digest, sha256
@@ -20,7 +20,7 @@ from dicomrx.spool.layout import Spool
 from dicomrx.spool.ledger import Fate
 from dicomrx.spool.names import Arrival
 from dicomrx.spool.studies import Study
-from dicomrx.vault import Original, Patient, State, identity_key, open_bound
+from dicomrx.vault import Original, Patient, Placeholders, State, Who, identify, open_bound
 
 _CHUNK: Final = 1 << 20
 _ADOPTION_WAIT_S: Final = 1.0
@@ -40,17 +40,21 @@ class Names:
 class Anonymize:
     """De-identifies and files arrivals.
 
-    `issuers` names, for calling AE titles, the issuer of a PatientID that comes without one.
+    `issuers` names, for calling AE titles, the issuer of a PatientID that comes without one; `placeholders` are words that stand
+    for no patient.
     """
 
     name = "anonymize"
 
-    def __init__(self, spool: Spool, state: State, *, profile: str, burned_in: str, issuers: Mapping[str, str]) -> None:
+    def __init__(
+        self, spool: Spool, state: State, *, profile: str, burned_in: str, issuers: Mapping[str, str], placeholders: Iterable[str]
+    ) -> None:
         self._spool = spool
         self._state = state
         self._profile = profile
         self._burned_in = burned_in
         self._issuers = issuers
+        self._placeholders = Placeholders(placeholders)
         self._adoption = incoming.Adoption(spool)
         self.watched: Sequence[Path] = (spool.incoming,)
 
@@ -87,7 +91,7 @@ class Anonymize:
 
     def _file(self, arrival: Arrival, file: BinaryIO, instance: deid.Instance, names: Names) -> Fate:
         deid.check(instance, self._burned_in)
-        patient = self._state.patient(self._identity(instance))
+        patient = self._state.patient(self._who(instance))
         self._spool.binding.note_number(patient.number)
         output = deid.deidentify(instance, deid.Context(pseudonym=patient.pseudonym, uid_key=self._state.uid_key))
         self._second_look(arrival, instance, output, patient)
@@ -120,11 +124,15 @@ class Anonymize:
         if found:
             log.warning("%s: the second look put dummies in %s", arrival.id, ", ".join(sorted(set(found))))
 
-    def _identity(self, instance: deid.Instance) -> str:
-        who = instance.identity
-        issuer = who.issuer or self._issuers.get(instance.calling_ae or "", "")
-        return identity_key(
-            patient_id=who.patient_id, issuer=issuer, name=who.name, birth_date=who.birth_date, study_uid=instance.study_uid
+    def _who(self, instance: deid.Instance) -> Who:
+        says = instance.identity
+        return identify(
+            patient_id=says.patient_id,
+            issuer=says.issuer or self._issuers.get(instance.calling_ae or "", ""),
+            name=says.name,
+            birth_date=says.birth_date,
+            study_uid=instance.study_uid,
+            placeholders=self._placeholders,
         )
 
     def _decide(self, study: Study, original: Original, file: BinaryIO) -> Fate:
@@ -173,6 +181,14 @@ def _dataset_digest(file: BinaryIO, instance: deid.Instance) -> str:
 def build(spool: Spool, settings: Settings) -> Iterator[Anonymize]:
     """The stage as its settings want it, over a state that is bound to this spool."""
     with open_bound(settings.state_dir, spool) as state:
+        state.use_format(settings.pseudonym)
         if state.new_key_path is not None:
             log.warning("made the site's key %s: back it up, without it nothing can be restored", state.new_key_path)
-        yield Anonymize(spool, state, profile=settings.profile, burned_in=settings.burned_in, issuers=dict(settings.issuers))
+        yield Anonymize(
+            spool,
+            state,
+            profile=settings.profile,
+            burned_in=settings.burned_in,
+            issuers=dict(settings.issuers),
+            placeholders=settings.placeholders,
+        )

@@ -1,8 +1,23 @@
 """`<state>`: who is who, and every original; opened only by what de-identifies, restores, or manages identities."""
 
 from dicomrx.vault.binding import open_bound
-from dicomrx.vault.identities import Patient, identity_key
+from dicomrx.vault.identities import Assignment, Patient
+from dicomrx.vault.pseudonyms import Format
 from dicomrx.vault.state import State
 from dicomrx.vault.store import Original, Record, Vault
+from dicomrx.vault.who import Placeholders, Who, id_key, identify
 
-__all__ = ["Original", "Patient", "Record", "State", "Vault", "identity_key", "open_bound"]
+__all__ = [
+    "Assignment",
+    "Format",
+    "Original",
+    "Patient",
+    "Placeholders",
+    "Record",
+    "State",
+    "Vault",
+    "Who",
+    "id_key",
+    "identify",
+    "open_bound",
+]

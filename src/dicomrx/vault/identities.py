@@ -1,34 +1,48 @@
 """Who is who: one number a patient, for ever, in SQLite."""
 
 import contextlib
-import json
 import os
-import re
 import secrets
 import sqlite3
-import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
-from dicomrx.errors import ConfigError
+from dicomrx.errors import ConfigError, PermissionRefused
 from dicomrx.vault import database
+from dicomrx.vault.claims import Claim, Row
 from dicomrx.vault.keys import Keys
+from dicomrx.vault.pseudonyms import Format
+from dicomrx.vault.who import Who
 
-# AUTOINCREMENT remembers the highest number ever given, so that deleting a row, which forgets a patient, frees none.
+# AUTOINCREMENT remembers the highest number ever given, `forgotten` those that an import could give again; so deleting a patient's
+# row, which forgets the patient, frees no number. Where a patient of a study alone is known by a better key later, only `studies`
+# still leads from the study to the number.
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS patients (
     number INTEGER PRIMARY KEY AUTOINCREMENT,
     identity TEXT NOT NULL UNIQUE,
     data_key BLOB NOT NULL
 ) STRICT;
+CREATE TABLE IF NOT EXISTS studies (study TEXT PRIMARY KEY, number INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS traits (
+    number INTEGER NOT NULL, kind TEXT NOT NULL, trait TEXT NOT NULL,
+    PRIMARY KEY (number, kind, trait)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS format (only INTEGER PRIMARY KEY CHECK (only = 1), text TEXT NOT NULL) STRICT;
+CREATE TABLE IF NOT EXISTS forgotten (number INTEGER PRIMARY KEY) STRICT;
+CREATE TRIGGER IF NOT EXISTS forget AFTER DELETE ON patients BEGIN
+    INSERT INTO forgotten VALUES (old.number);
+    DELETE FROM studies WHERE number = old.number;
+    DELETE FROM traits WHERE number = old.number;
+END;
 """
 _HIGHEST: Final = "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'patients'"
+_TAKEN: Final = "SELECT 1 FROM patients WHERE number = :number UNION ALL SELECT 1 FROM forgotten WHERE number = :number"
+_INSERT: Final = "INSERT INTO patients (number, identity, data_key) VALUES (?, ?, ?)"
 _KEY_BYTES: Final = 32
 _REMEDY: Final = "put the state back from its newest backup"
-_PLACEHOLDERS: Final = frozenset({"unknown", "anonymous", "anonymized", "anonymised", "anon", "none", "unbekannt", "na", "n/a"})
-_NAME_PARTS: Final = re.compile(r"[\s^=]+")
 
 
 @dataclass(frozen=True)
@@ -36,12 +50,16 @@ class Patient:
     """A patient's number, the pseudonym made of it, and the key of the patient's records."""
 
     number: int
+    pseudonym: str
     data_key: bytes = field(repr=False)
 
-    @property
-    def pseudonym(self) -> str:
-        """What stands for the patient from here on."""
-        return f"sub-{self.number:03d}"
+
+class Assignment(NamedTuple):
+    """A number that a site gave to the patient of an identity key; `place` is where the site says so."""
+
+    place: str
+    key: str
+    number: int
 
 
 class Identities:
@@ -53,12 +71,16 @@ class Identities:
     def __init__(self, path: Path, keys: Keys, *, writable: bool) -> None:
         self._path = path
         self._keys = keys
-        # Never made here: a store that went missing must be noticed, not begun anew at sub-001.
+        # Never made here: a store that went missing must be noticed, not begun anew at number 1.
         if not path.is_file():
             msg = f"the store of identities {path} is missing: {_REMEDY}"
             raise ConfigError(msg)
         # A reader with the right to write uses it: only so can it roll back what a killed writer left half done.
         self._mode: database.Mode = "rw" if writable or os.access(path, os.W_OK) else "ro"
+        with self._open() as connection:
+            if writable:
+                connection.executescript(_SCHEMA)  # a store of an earlier version lacks tables
+            self._format = _bound_format(connection) or Format.FIRST
 
     @staticmethod
     def create(path: Path) -> None:
@@ -72,66 +94,91 @@ class Identities:
         with database.explained(self._path, _REMEDY), contextlib.closing(database.connect(self._path, self._mode)) as connection:
             yield connection
 
-    def patient(self, key: str) -> Patient:
-        """The patient of a canonical identity key, with a new number at the first call."""
-        identity = self._keys.mac(self._keys.lookup, key)
-        with self._open() as connection:
-            number, wrapped = _row(connection, identity) or self._add(connection, identity)
-        return Patient(number, self._keys.unwrap(wrapped, number))
+    def bind_format(self, text: str) -> str:
+        """Make pseudonyms by this format, if none was bound and no number was given yet; returns the one that is bound now."""
+        with self._open() as connection, _changing(connection):
+            bound = _bound_format(connection)
+            if bound is None:
+                bound = Format.FIRST if _highest(connection) else Format(text)
+                connection.execute("INSERT INTO format VALUES (1, ?)", (bound.text,))
+        self._format = bound
+        return bound.text
 
-    def _add(self, connection: sqlite3.Connection, identity: str) -> tuple[int, bytes]:
-        """One transaction from look-up to durable number: of two processes the second finds the first one's."""
-        with connection:
-            connection.execute("BEGIN IMMEDIATE")
-            row = _row(connection, identity)
+    def pseudonym(self, number: int) -> str:
+        """What stands for the patient of a number."""
+        return self._format.pseudonym(number)
+
+    def patient(self, who: Who) -> Patient:
+        """The patient of an instance, with a new number for a new one; what the instance says is known from now on.
+
+        Raises Reject "identity-conflict" or "two-patients", and then nothing has changed.
+        """
+        claim = Claim(who, self._keys)
+        with self._open() as connection:
+            row = claim.known(connection)
             if row is None:
-                number = connection.execute(_HIGHEST).fetchone()[0] + 1
-                row = number, self._keys.wrap(secrets.token_bytes(_KEY_BYTES), number)
-                connection.execute("INSERT INTO patients (number, identity, data_key) VALUES (?, ?, ?)", (number, identity, row[1]))
+                with _changing(connection):
+                    row = claim.settle(connection) or self._add(connection, claim.identity, _highest(connection) + 1)
+                    claim.remember(connection, row)
+        return Patient(row.number, self.pseudonym(row.number), self._keys.unwrap(row.data_key, row.number))
+
+    def assign(self, numbering: Iterable[Assignment]) -> int:
+        """Give patients the numbers that their site gave them, all or none; returns how many were not known yet.
+
+        Raises ConfigError, with the place, for a patient with another number and a number of another patient.
+        """
+        with self._open() as connection, _changing(connection):
+            return sum(self._assign(connection, *one) for one in numbering)
+
+    def _assign(self, connection: sqlite3.Connection, place: str, key: str, number: int) -> bool:
+        identity = self._keys.mac(self._keys.lookup, key)
+        row = Row.of(connection, identity)
+        if row is not None and row.number == number:
+            return False
+        if row is not None:
+            msg = f"{place}: this patient has another number already, here or in a line above"
+            raise ConfigError(msg)
+        if connection.execute(_TAKEN, {"number": number}).fetchone():
+            msg = f"{place}: this number is, or was, another patient's, here or in a line above"
+            raise ConfigError(msg)
+        self._add(connection, identity, number)
+        return True
+
+    def _add(self, connection: sqlite3.Connection, identity: str, number: int) -> Row:
+        row = Row(number, identity, self._keys.wrap(secrets.token_bytes(_KEY_BYTES), number))
+        connection.execute(_INSERT, row)
         return row
 
-    def data_key(self, number: int) -> bytes | None:
-        """The key of a patient's records, or None where the patient was forgotten."""
+    def data_key(self, number: int) -> bytes:
+        """The key of a patient's records; raises PermissionRefused where the patient was forgotten."""
         with self._open() as connection:
             row = connection.execute("SELECT data_key FROM patients WHERE number = ?", (number,)).fetchone()
-        return self._keys.unwrap(row[0], number) if row else None
+        if row is None:
+            msg = f"{self.pseudonym(number)} was forgotten: its originals cannot be restored"
+            raise PermissionRefused(msg)
+        return self._keys.unwrap(row[0], number)
 
     def highest_number(self) -> int:
         """The highest number ever given."""
         with self._open() as connection:
-            number: int = connection.execute(_HIGHEST).fetchone()[0]
-        return number
+            return _highest(connection)
 
 
-def _row(connection: sqlite3.Connection, identity: str) -> tuple[int, bytes] | None:
-    row: tuple[int, bytes] | None = connection.execute("SELECT number, data_key FROM patients WHERE identity = ?", (identity,)).fetchone()
-    return row
+@contextlib.contextmanager
+def _changing(connection: sqlite3.Connection) -> Iterator[None]:
+    """One transaction: no other process changes anything in it, and an error leaves nothing of it."""
+    with connection:
+        connection.execute("BEGIN IMMEDIATE")
+        yield
 
 
-def identity_key(*, patient_id: str, issuer: str, name: str, birth_date: str, study_uid: str) -> str:
-    """What makes two images one patient's: PatientID and issuer; without an ID, name and birth date; else the study alone.
-
-    Placeholders count as none: nothing but punctuation, UNKNOWN and its like, or one digit repeated. A name without a birth date is
-    no identity: two patients may bear it, and two never share a number.
-    """
-    who = patient_id.strip(" \0\t\r\n")
-    if not _says_nothing(who):
-        return json.dumps(["id", issuer.strip(" \0\t\r\n").casefold(), who])
-    called, born = _name(name), birth_date.strip(" \0")
-    if not all(map(_says_nothing, _NAME_PARTS.split(called))) and not _says_nothing(born):
-        return json.dumps(["name", called, born])
-    return json.dumps(["study", study_uid.strip(" \0")])
+def _bound_format(connection: sqlite3.Connection) -> Format | None:
+    if not connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'format'").fetchone():
+        return None
+    row = connection.execute("SELECT text FROM format").fetchone()
+    return Format(row[0]) if row else None
 
 
-def _name(name: str) -> str:
-    """A person's name (PS3.5 6.2.1.2) however it is cased, spaced and padded with empty components."""
-    folded = unicodedata.normalize("NFKC", name).casefold()
-    groups = ("^".join(" ".join(part.split()) for part in group.split("^")).rstrip("^") for group in folded.strip(" \0").split("="))
-    return "=".join(groups).rstrip("=")
-
-
-def _says_nothing(text: str) -> bool:
-    folded = text.casefold()
-    if folded in _PLACEHOLDERS or not any(map(str.isalnum, folded)):
-        return True
-    return folded.isdigit() and len(set(folded)) == 1
+def _highest(connection: sqlite3.Connection) -> int:
+    number: int = connection.execute(_HIGHEST).fetchone()[0]
+    return number

@@ -31,11 +31,13 @@ class Keys:
     wrapping: bytes = field(repr=False)
     same: bytes = field(repr=False)
     check: bytes = field(repr=False)
+    traits: bytes = field(repr=False)
 
     @classmethod
     def derive(cls, site_key: bytes) -> "Keys":
         """One key a use, by HKDF (RFC 5869)."""
-        return cls(*(_hkdf(site_key, use) for use in (b"uid", b"identity look-up", b"patient keys", b"same instance", b"check")))
+        uses = (b"uid", b"identity look-up", b"patient keys", b"same instance", b"check", b"traits of patients")
+        return cls(*(_hkdf(site_key, use) for use in uses))
 
     def mac(self, key: bytes, text: str) -> str:
         """HMAC-SHA256 of a text, in hex."""
@@ -51,7 +53,7 @@ class Keys:
         try:
             return AESGCM(self.wrapping).decrypt(wrapped[:_NONCE], wrapped[_NONCE:], str(patient).encode())
         except (InvalidTag, ValueError) as error:
-            msg = f"the key of sub-{patient:03d} does not open: the site's key is another, or the store was tampered with"
+            msg = f"the key of patient number {patient} does not open: the site's key is another, or the store was tampered with"
             raise PermissionRefused(msg) from error
 
 

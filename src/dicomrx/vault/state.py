@@ -3,16 +3,19 @@
 import hmac
 import os
 import secrets
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final, Self
 
 from dicomrx.errors import CannotCreateError, ConfigError, NoInputError, PermissionRefused
 from dicomrx.spool import durable
 from dicomrx.spool.durable import RunDirectory
+from dicomrx.text import safe
 from dicomrx.vault import keys
-from dicomrx.vault.identities import Identities, Patient
+from dicomrx.vault.identities import Assignment, Identities, Patient
 from dicomrx.vault.keys import Keys
 from dicomrx.vault.store import Vault
+from dicomrx.vault.who import Who
 
 _KEY: Final = "site.key"
 _ID: Final = "id"
@@ -110,9 +113,27 @@ class State:
             raise RuntimeError(msg)
         durable.publish(spool_id.encode(), self.path / _SPOOL, self._run)
 
-    def patient(self, identity_key: str) -> Patient:
-        """The patient of an identity key; the number is durable."""
-        return self._identities.patient(identity_key)
+    def use_format(self, text: str) -> None:
+        """Make pseudonyms as the PSEUDONYM setting says; raises ConfigError where the state, that keeps its first one, has another."""
+        bound = self._identities.bind_format(text)
+        if bound != text:
+            msg = (
+                f"the state {self.path} makes pseudonyms by {safe(bound)}, for ever, so that a patient keeps one pseudonym: set "
+                "DICOM_RECEIVER_PSEUDONYM to that; only a new spool with a new state can have another format"
+            )
+            raise ConfigError(msg)
+
+    def pseudonym(self, number: int) -> str:
+        """What stands for the patient of a number."""
+        return self._identities.pseudonym(number)
+
+    def patient(self, who: Who) -> Patient:
+        """The patient of an instance; the number is durable. Raises Reject as `Identities.patient` does."""
+        return self._identities.patient(who)
+
+    def assign(self, numbering: Iterable[Assignment]) -> int:
+        """Take over a site's own numbering, all or nothing; returns how many patients are new. Raises ConfigError."""
+        return self._identities.assign(numbering)
 
     def highest_number(self) -> int:
         """The highest number ever given."""

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final, NamedTuple
 
-from dicomrx.errors import PermissionRefused
 from dicomrx.spool import durable
 from dicomrx.spool.durable import RunDirectory
 from dicomrx.vault.identities import Patient
@@ -67,7 +66,7 @@ class Vault:
     The caller sees to it that one instance is looked up and appended by one process at a time (the study's lock).
     """
 
-    def __init__(self, folder: Path, scratch: RunDirectory | None, keys: Keys, data_key: Callable[[int], bytes | None]) -> None:
+    def __init__(self, folder: Path, scratch: RunDirectory | None, keys: Keys, data_key: Callable[[int], bytes]) -> None:
         self._folder = folder
         self._scratch = scratch
         self._keys = keys
@@ -146,11 +145,7 @@ class Vault:
 
     def restore(self, record: Record, out: BinaryIO) -> None:
         """Write an original to `out`; what is there counts only once this returns. Raises PermissionRefused."""
-        key = self._data_key(record.patient)
-        if key is None:
-            msg = f"sub-{record.patient:03d} was forgotten: its originals cannot be restored"
-            raise PermissionRefused(msg)
-        decrypt(self._folder / record.location.segment, record.location, key, out)
+        decrypt(self._folder / record.location.segment, record.location, self._data_key(record.patient), out)
 
     def positions(self) -> dict[str, int]:
         """Every segment and its size in bytes."""

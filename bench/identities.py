@@ -1,0 +1,82 @@
+"""Time per instance at 100 and at 4,000 studies: of the look-up alone, and of all that `anonymize` does with it.
+
+One JSON line: medians in microseconds, and many over few. The two sites take turns, instance by instance, so that whatever else the
+machine does meets both; each time is the median of 9 rounds. TMPDIR=/dev/shm leaves the disk out.
+"""
+
+import contextlib
+import json
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from dicomrx.runner import Job
+from dicomrx.settings import Settings
+from dicomrx.spool.intake import Intake
+from dicomrx.spool.layout import Spool
+from dicomrx.stages.anonymize import build
+from dicomrx.vault import Placeholders, State, identify
+from tests import factories
+
+FEW, MANY, ROUNDS, INSTANCES = 100, 4000, 9, 50
+NOTHING = Placeholders()
+
+
+class Site:
+    """A spool and its state, with so many studies of as many patients."""
+
+    def __init__(self, root: Path, studies: int, stack: contextlib.ExitStack) -> None:
+        self.spool = stack.enter_context(Spool.open(root / "spool", root / "zips", make=True))
+        self.stage = stack.enter_context(build(self.spool, Settings(state_dir=root / "state")))
+        self.state = stack.enter_context(State.open(root / "state", create=True))
+        self.intake = Intake(self.spool)
+        self.file = root / "one.dcm"
+        self.studies = studies
+        for study in range(studies):
+            self.filing(study, 0)
+
+    def filing(self, study: int, number: int) -> float:
+        """One instance from `incoming/` to `studies/`."""
+        factories.write(self.file, factories.dataset(study, 1, number, patient_id=f"A{study:05d}", name=f"N{study}^A"))
+        reception = self.intake.begin(self.intake.new_association(), 1)
+        reception.write(self.file.read_bytes())
+        reception.keep()
+        (arrived,) = self.spool.incoming.iterdir()
+        start = time.perf_counter()
+        self.stage.process(Job(arrived))
+        return time.perf_counter() - start
+
+    def lookup(self, study: int, _number: int) -> float:
+        """The patient of one instance, who is known."""
+        facts = {"patient_id": f"A{study:05d}", "issuer": "", "name": f"N{study}^A", "birth_date": "19470923"}
+        start = time.perf_counter()
+        self.state.patient(identify(**facts, study_uid=factories.uid(1, study), placeholders=NOTHING))
+        return time.perf_counter() - start
+
+
+def compare(kind: str, few: Site, many: Site) -> dict[str, float]:
+    rounds = []
+    for turn in range(ROUNDS):
+        times = {few: [], many: []}
+        for number in range(turn * INSTANCES + 1, (turn + 1) * INSTANCES + 1):
+            for site in (few, many) if number % 2 else (many, few):
+                times[site].append(getattr(site, kind)(number * 37 % site.studies, number))
+        rounds.append([statistics.median(times[site]) * 1e6 for site in (few, many)])
+    at_few, at_many = (statistics.median(column) for column in zip(*rounds, strict=True))
+    ratio = statistics.median(after / before for before, after in rounds)
+    return {f"us_at_{FEW}": round(at_few), f"us_at_{MANY}": round(at_many), "ratio": round(ratio, 3)}
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
+        few, many = (Site(Path(folder) / str(studies), studies, stack) for studies in (FEW, MANY))
+        found = {kind: compare(kind, few, many) for kind in ("lookup", "filing")}
+    print(json.dumps({"bench": "identities", **found}))
+
+
+if __name__ == "__main__":
+    main()
