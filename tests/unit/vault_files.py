@@ -16,7 +16,7 @@ def content(number: int, size: int) -> bytes:
     return random.Random(number).randbytes(size)
 
 
-def original(patient: Patient, instance: str = "2.25.3", data: bytes = b"", *, made: str = "made") -> Original:
+def original(patient: Patient, instance: str = "2.25.3", data: bytes = b"", *, made: str = "made", pixels: range = range(0)) -> Original:
     return Original(
         study="2.25.1",
         series="2.25.2",
@@ -26,6 +26,7 @@ def original(patient: Patient, instance: str = "2.25.3", data: bytes = b"", *, m
         output_sha256=sha256(made.encode()).hexdigest(),
         dataset_sha256=sha256(data).hexdigest(),
         transfer_syntax="1.2.840.10008.1.2.1",
+        pixels=pixels,
     )
 
 

@@ -38,13 +38,14 @@ def restore(
     if resolution.settings.zip_dir.resolve() in (out.resolve(), *out.resolve().parents):
         msg = f"{out} belongs to dicomrx: restore to a place outside the spool, the zips and the state"
         raise CannotCreateError(msg)
-    with from_map(map_file) if map_file else from_vault(resolution.settings.state_dir, every=every) as originals:
+    kind = restoring.Kind.of(anon)
+    with from_map(map_file) if map_file else from_vault(resolution.settings.state_dir, every=every, kind=kind) as originals:
         report = restoring.restore(anon, out, originals)
-    for name, why in report.failed:
-        typer.echo(f"not restored: {safe(name)}: {safe(why)}", err=True)
+    for name, error in report.failed:
+        typer.echo(f"not restored: {safe(name)}: {safe(error)}", err=True)
     typer.echo(f"{report.restored} restored, {len(report.failed)} not, {report.skipped} skipped (no DICOM files)")
     if report.failed or not report.restored:
-        raise typer.Exit(NoInputError.exit_code)
+        raise typer.Exit(max((error.exit_code for _, error in report.failed), default=NoInputError.exit_code))
 
 
 @with_settings("state_dir")

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import BinaryIO, Final, cast
 
 from dicomrx import deid
+from dicomrx.cli.restoring import records
 from dicomrx.errors import DicomrxError, NoInputError, Reject
-from dicomrx.restore import digest, is_dicom_file
+from dicomrx.restore import is_dicom_file
 from dicomrx.vault import Patient, Record, State
 
 _TEXT_LIMIT: Final = 1 << 24
@@ -31,6 +32,7 @@ def verify(state_dir: Path, paths: Sequence[Path]) -> Report:
     """Search files, folders and zips; raises NoInputError where a path or the state is not there."""
     report = Report()
     with State.open(state_dir, create=False) as state:
+        state.audit.note("verify", {"paths": len(paths)})  # it decrypts, and its answers can confirm a guess
         for path in paths:
             _Search(state, report).path(path)
     return report
@@ -71,11 +73,12 @@ class _Search:
     def _search(self, name: str, file: BinaryIO) -> None:
         output = deid.read(file)
         behind = file.read()
-        record = self._record(output, file)
-        if record is None:
+        known = records(self._state, output.sop_uid, file)
+        if not known:
             self._report.unproven.append((name, "there is no original of it here"))
             return
-        original = self._original(record)
+        record = known[0]
+        original = self._original(record, file)
         sought = deid.needles(original)
         if not deid.proves(sought, original.dataset):
             self._report.unproven.append((name, "the search does not find the original's own values in the original"))
@@ -88,19 +91,10 @@ class _Search:
         self._report.survivors += [(name, where) for where in dict.fromkeys(found)]
         self._report.clean += not found
 
-    def _record(self, output: deid.Instance, file: BinaryIO) -> Record | None:
-        """The record whose output this file is, or the first of its instance; by the UID as it is where a profile kept it."""
-        uid = output.sop_uid
-        records = self._state.vault.find(uid) or self._state.vault.find(deid.pseudonymous_uid(self._state.uid_key, uid))
-        if len(records) > 1:
-            made = digest(file)
-            records = [record for record in records if record.output_sha256 == made] or records
-        return records[0] if records else None
-
-    def _original(self, record: Record) -> deid.Instance:
+    def _original(self, record: Record, file: BinaryIO) -> deid.Instance:
         """In memory alone: an identity is not put on a disk to look for it."""
         buffer = io.BytesIO()
-        self._state.vault.restore(record, buffer)
+        self._state.vault.restore(record, buffer, deid.at_pixels(file))
         buffer.seek(0)
         return deid.read(buffer)
 

@@ -10,6 +10,7 @@ from dicomrx.errors import CannotCreateError, ConfigError, NoInputError, Permiss
 from dicomrx.spool import durable
 from dicomrx.spool.durable import RunDirectory
 from dicomrx.vault import keys
+from dicomrx.vault.audit import AuditLog
 from dicomrx.vault.identities import Identities, Patient
 from dicomrx.vault.keys import Keys
 from dicomrx.vault.store import Vault
@@ -21,6 +22,7 @@ _SPOOL: Final = "spool"
 _IDENTITIES: Final = "identities.sqlite"
 _VAULT: Final = "vault"
 _SCRATCH: Final = "tmp"
+_AUDIT: Final = "audit.log"
 _NOT_YET_A_STATE: Final = frozenset({_KEY, _CHECK, _IDENTITIES, f"{_IDENTITIES}-journal", _VAULT, _SCRATCH, "lost+found"})
 
 
@@ -36,6 +38,7 @@ class State:
         self._keys = Keys.derive(keys.read_site_key(path / _KEY))
         self._check_key()
         self._identities = Identities(path / _IDENTITIES, self._keys, writable=run is not None)
+        self.audit = AuditLog(path / _AUDIT)
         self.vault = Vault(path / _VAULT, run, self._keys, self._identities.data_key)
 
     @classmethod

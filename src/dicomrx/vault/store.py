@@ -1,4 +1,4 @@
-"""The vault: every original, encrypted under its patient's key, found by the pseudonymous UID of what was made of it."""
+"""The vault: of every original what its de-identified file has not, encrypted under its patient's key, found by that file's UID."""
 
 import errno
 import os
@@ -21,7 +21,10 @@ _NAME_BYTES: Final = 8
 
 @dataclass(frozen=True, kw_only=True)
 class Original:
-    """What a record says of an instance: pseudonymous UIDs, the patient, what was made of it and from which bytes (SHA-256, hex)."""
+    """What a record says of an instance: pseudonymous UIDs, the patient, what was made of it and from which bytes (SHA-256, hex).
+
+    `pixels` is the part of the original that need not be kept, as what was made of it has the same bytes.
+    """
 
     study: str
     series: str
@@ -31,6 +34,7 @@ class Original:
     output_sha256: str
     dataset_sha256: str
     transfer_syntax: str
+    pixels: range
 
 
 class Position(NamedTuple):
@@ -100,7 +104,7 @@ class Vault:
         writer = self._open_segment()
         pending = writer.unsynced
         try:
-            writer.append(header, original.patient.data_key, source, facts)
+            writer.append(header, original.patient.data_key, source, facts, original.pixels)
             if flush:
                 writer.sync()
         except BaseException:
@@ -144,13 +148,17 @@ class Vault:
             durable.sync(file.fileno())
         self._durable[location.segment] = location.end
 
-    def restore(self, record: Record, out: BinaryIO) -> None:
-        """Write an original to `out`; what is there counts only once this returns. Raises PermissionRefused."""
+    def restore(self, record: Record, out: BinaryIO, pixels: BinaryIO | None = None) -> None:
+        """Write an original to `out`; what is there counts only once this returns.
+
+        `pixels` is a de-identified file that stands where the value of its pixels begins. Raises PermissionRefused, and NoInputError
+        where they are needed and not given.
+        """
         key = self._data_key(record.patient)
         if key is None:
             msg = f"sub-{record.patient:03d} was forgotten: its originals cannot be restored"
             raise PermissionRefused(msg)
-        decrypt(self._folder / record.location.segment, record.location, key, out)
+        decrypt(self._folder / record.location.segment, record.location, key, out, pixels)
 
     def positions(self) -> dict[str, int]:
         """Every segment and its size in bytes."""
