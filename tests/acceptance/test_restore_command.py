@@ -1,6 +1,8 @@
 """`dicomrx restore`: from the vault, byte for byte; and from the older tool's map."""
 
 import json
+import os
+import re
 import shutil
 from pathlib import Path
 
@@ -14,7 +16,7 @@ from tests.acceptance.pipeline import Pipeline, dataset_sha256, wait_until
 @pytest.fixture
 def sent(pipeline: Pipeline, tmp_path: Path) -> Pipeline:
     with pipeline.running("all"):
-        pipeline.send(factories.study(tmp_path / "sources"))
+        pipeline.send(factories.study(tmp_path / "sources", side=32))  # large enough to leave the pixels out of the vault
         wait_until(lambda: pipeline.api.accepted)
     return pipeline
 
@@ -53,20 +55,87 @@ def test_originals_never_go_where_they_could_be_sent_from(sent: Pipeline, tmp_pa
 
 
 def test_what_the_vault_does_not_know_is_said_and_ends_with_66(sent: Pipeline, tmp_path: Path) -> None:
-    done = sent.run("restore", str(tmp_path / "sources"), str(tmp_path / "out"), code=66)
+    factories.study(tmp_path / "others", 9)
+    done = sent.run("restore", str(tmp_path / "others"), str(tmp_path / "out"), code=66)
     assert "no original" in done.stderr
     assert not [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
     sent.run("restore", str(tmp_path / "nowhere"), str(tmp_path / "out"), code=66)
 
 
-def test_a_tampered_record_is_refused(sent: Pipeline, tmp_path: Path) -> None:
-    segment = max((sent.state / "vault").glob("*.seg"), key=lambda path: path.stat().st_size)  # one a worker that stored anything
-    data = bytearray(segment.read_bytes())
-    data[len(data) // 2] ^= 1
-    segment.write_bytes(data)
-    done = sent.run("restore", str(sent.api.accepted[0].path), str(tmp_path / "out"), code=None)
-    assert done.returncode != 0
-    assert len([path for path in (tmp_path / "out").rglob("*") if path.is_file()]) == 3
+def segment_of(sent: Pipeline) -> Path:
+    """The vault's segment of the worker that stored anything."""
+    return max((sent.state / "vault").glob("*.seg"), key=lambda path: path.stat().st_size)
+
+
+@pytest.mark.parametrize("what", ["content", "a name in the header", "the instance it is of", "the magic"])
+def test_a_tampered_record_is_refused_with_77(sent: Pipeline, tmp_path: Path, what: str) -> None:
+    data = segment_of(sent).read_bytes()
+    at = {"content": data.index(b"}") + 40, "a name in the header": data.index(b"series"), "the magic": 0}
+    at["the instance it is of"] = data.index(b'"instance": "2.25.') + len(b'"instance": "2.25.')
+    segment_of(sent).write_bytes(data[: at[what]] + bytes([data[at[what]] ^ 1]) + data[at[what] + 1 :])
+    done = sent.run("restore", str(sent.api.accepted[0].path), str(tmp_path / "out"), code=77)
+    assert "tampered" in done.stderr
+    assert len(originals_in(tmp_path / "out")) == 3
+    sent.run("verify", str(sent.api.accepted[0].path), code=77)
+
+
+def originals_in(out: Path) -> list[Path]:
+    return [path for path in out.rglob("*") if path.is_file()]
+
+
+@pytest.mark.parametrize(("what", "code"), [("other pixels", 77), ("fewer pixels", 77), ("no pixels", 66)])
+def test_a_file_without_the_originals_pixels_is_refused_and_nothing_written(sent: Pipeline, tmp_path: Path, what: str, code: int) -> None:
+    changed = dcmread(min((sent.storage / "sent").glob("*/*/*.dcm")))
+    if what == "no pixels":
+        del changed.PixelData
+    else:
+        changed.PixelData = changed.PixelData[:-2] + (b"" if what == "fewer pixels" else b"\x55\x55")
+    changed.save_as(tmp_path / "changed.dcm")
+    done = sent.run("restore", str(tmp_path / "changed.dcm"), str(tmp_path / "out"), code=code)
+    assert "pixels" in done.stderr
+    assert not list(tmp_path.glob("out*"))
+
+
+def test_a_copy_with_another_name_and_another_header_still_restores(sent: Pipeline, tmp_path: Path) -> None:
+    for number, path in enumerate((sent.storage / "sent").glob("*/*/*.dcm")):
+        copy = dcmread(path)
+        copy.ImageComments = "looked at"
+        copy.file_meta.ImplementationVersionName = "SOMEBODY"
+        copy.save_as(tmp_path / f"{number}.bin")
+        sent.run("restore", str(tmp_path / f"{number}.bin"), str(tmp_path / f"{number}.dcm"))
+    assert sorted(map(dataset_sha256, tmp_path.glob("*.dcm"))) == sources(tmp_path)
+
+
+def test_every_restore_is_in_the_audit_log_by_pseudonym_and_by_user(sent: Pipeline, tmp_path: Path) -> None:
+    (folder,) = (sent.storage / "sent").iterdir()
+    log = sent.state / "audit.log"
+    assert not log.exists()
+    one = min(folder.glob("*/*.dcm"))
+    for source, out in ((sent.api.accepted[0].path, "zip"), (folder, "folder"), (one, "file")):
+        sent.run("restore", str(source), str(tmp_path / "Quixano" / out), SUDO_USER="alice")
+    sent.run("verify", str(folder))
+    assert log.stat().st_mode & 0o777 == 0o600
+    text = log.read_text()
+    lines = [json.loads(line) for line in text.splitlines()]
+    assert [(line["what"], line.get("source")) for line in lines] == (
+        [("restore", "zip")] * 4 + [("restore", "folder")] * 4 + [("restore", "file"), ("verify", None)]
+    )
+    assert {line["by"]["uid"] for line in lines} == {os.getuid()}
+    assert lines[0]["by"]["sudo_user"] == "alice"
+    study = folder.name.rpartition(".")[0]
+    assert {(line["patient"], line["study"]) for line in lines[:-1]} == {("sub-001", study)}
+    assert lines[8]["instance"] == one.stem
+    assert not re.search(r"uixano|HID-778899|19470923|" + str(tmp_path), text)
+
+
+@pytest.mark.parametrize("command", ["restore", "verify"])
+def test_what_cannot_be_noted_in_the_audit_log_is_not_decrypted(sent: Pipeline, tmp_path: Path, command: str) -> None:
+    (sent.state / "audit.log").symlink_to(tmp_path / "elsewhere")
+    arguments = [str(sent.api.accepted[0].path), *([str(tmp_path / "out")] if command == "restore" else [])]
+    done = sent.run(command, *arguments, code=77)
+    assert "audit log" in done.stderr
+    assert not originals_in(tmp_path / "out")
+    assert not (tmp_path / "elsewhere").exists()
 
 
 def test_the_wrong_key_is_refused_with_78(sent: Pipeline, tmp_path: Path) -> None:

@@ -61,13 +61,13 @@ def verify(
     report = verifying.verify(resolution.settings.state_dir, paths)
     for name, where in report.survivors:
         typer.echo(f"SURVIVOR in {safe(name)}: {where}")
-    for name, why in report.unproven:
-        typer.echo(f"proves nothing: {safe(name)}: {safe(why)}", err=True)
+    for name, error in report.unproven:
+        typer.echo(f"proves nothing: {safe(name)}: {safe(error)}", err=True)
     typer.echo(f"{report.clean} clean, {len({name for name, _ in report.survivors})} with survivors, {len(report.unproven)} not proven")
     if report.survivors:
         raise typer.Exit(1)
     if report.unproven or not report.clean:
-        raise typer.Exit(NoInputError.exit_code)
+        raise typer.Exit(max((error.exit_code for _, error in report.unproven), default=NoInputError.exit_code))
 
 
 @with_settings()

@@ -11,7 +11,7 @@ from pydicom import dcmread
 from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from dicomrx import deid
-from dicomrx.errors import NoInputError, Reject
+from dicomrx.errors import NoInputError, PermissionRefused, Reject
 from dicomrx.legacy_map import LegacyMap
 from dicomrx.restore import Kind, Originals, digest, is_dicom_file
 from dicomrx.vault import Patient, Record, State
@@ -48,6 +48,12 @@ def records(state: State, uid: str, file: BinaryIO) -> list[Record]:
     if len(found) > 1:
         made = digest(file)
         found.sort(key=lambda record: record.output_sha256 != made)
+    if not found and not state.vault.is_whole:
+        msg = (
+            "there is no original of it here, but bytes in the vault that are no record as it was written: "
+            "a crash cut one short, or it was tampered with; look at its backup"
+        )
+        raise PermissionRefused(msg)
     return found
 
 

@@ -25,7 +25,7 @@ class Report:
 
     clean: int = 0
     survivors: list[tuple[str, str]] = field(default_factory=list)
-    unproven: list[tuple[str, str]] = field(default_factory=list)
+    unproven: list[tuple[str, DicomrxError]] = field(default_factory=list)
 
 
 def verify(state_dir: Path, paths: Sequence[Path]) -> Report:
@@ -66,23 +66,23 @@ class _Search:
         try:
             self._search(name, file)
         except Reject as never:
-            self._report.unproven.append((name, f"not readable ({never.reason})"))
+            self._report.unproven.append((name, NoInputError(f"not readable ({never.reason})")))
         except DicomrxError as error:
-            self._report.unproven.append((name, str(error)))
+            self._report.unproven.append((name, error))
 
     def _search(self, name: str, file: BinaryIO) -> None:
         output = deid.read(file)
         behind = file.read()
         known = records(self._state, output.sop_uid, file)
         if not known:
-            self._report.unproven.append((name, "there is no original of it here"))
-            return
+            msg = "there is no original of it here"
+            raise NoInputError(msg)
         record = known[0]
         original = self._original(record, file)
         sought = deid.needles(original)
         if not deid.proves(sought, original.dataset):
-            self._report.unproven.append((name, "the search does not find the original's own values in the original"))
-            return
+            msg = "the search does not find the original's own values in the original"
+            raise NoInputError(msg)
         self._sought.append(sought)
         file.seek(0)
         found = deid.survivors(sought, output.dataset, pseudonym=Patient(record.patient, b"").pseudonym)
@@ -111,8 +111,9 @@ class _Search:
 
     def _hide(self, name: str, number: int) -> None:
         position = f"file {number + 1} in order of names"
-        for told in (self._report.survivors, self._report.unproven):
-            told[:] = [(position if other == name else other, where) for other, where in told]
+        report = self._report
+        report.survivors = [(position if other == name else other, where) for other, where in report.survivors]
+        report.unproven = [(position if other == name else other, error) for other, error in report.unproven]
 
 
 def _union(sets: Iterable[frozenset[str]]) -> frozenset[str]:

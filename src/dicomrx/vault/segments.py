@@ -10,6 +10,7 @@ The header's `pixels` say where in the original a part begins and ends that the 
 same bytes; both are 0 where it holds everything. No frame holds bytes from before and from behind that part.
 """
 
+import contextlib
 import json
 import os
 import secrets
@@ -218,19 +219,33 @@ def decrypt(path: Path, location: Location, key: bytes, out: BinaryIO, pixels: B
     What is in `out` is proven only once this returns.
     """
     with path.open("rb") as file:
-        found = _read_header(file, location.start)
-        if found is None or found[0] != location.header:
-            raise _tampered()
-        header, clear = found
-        if header.get("version") != _VERSION:
-            msg = "the vault's record was written by another version of dicomrx: restore it with that one"
-            raise PermissionRefused(msg)
-        try:
-            salt, missing = bytes.fromhex(header["salt"]), range(*header["pixels"])
-        except (KeyError, TypeError, ValueError) as error:
-            raise _tampered() from error
-        kept = _kept(file, AESGCM(record_key(key, salt)), clear)
-        _rejoin(kept, missing, pixels, out)
+        cipher, clear, missing = _opened(file, location, key)
+        _rejoin(_kept(file, cipher, clear), missing, pixels, out)
+
+
+def is_sound(path: Path, location: Location, key: bytes) -> bool:
+    """True where the record begins as it was written; `key` is the patient's."""
+    with contextlib.suppress(PermissionRefused), path.open("rb") as file:
+        cipher, clear, _ = _opened(file, location, key)
+        _open_frame(file, cipher, 0, clear)
+        return True
+    return False
+
+
+def _opened(file: BinaryIO, location: Location, key: bytes) -> tuple[AESGCM, bytes, range]:
+    """What opens the frames, with what is authenticated along, and the part that they lack."""
+    found = _read_header(file, location.start)
+    if found is None or found[0] != location.header:
+        raise _tampered()
+    header, clear = found
+    if header.get("version") != _VERSION:
+        msg = "the vault's record was written by another version of dicomrx: restore it with that one"
+        raise PermissionRefused(msg)
+    try:
+        salt, missing = bytes.fromhex(header["salt"]), range(*header["pixels"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise _tampered() from error
+    return AESGCM(record_key(key, salt)), clear, missing
 
 
 def _kept(file: BinaryIO, cipher: AESGCM, clear: bytes) -> Iterator[tuple[bytes, bool]]:

@@ -5,6 +5,7 @@ import os
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import BinaryIO, Final, NamedTuple
 
@@ -14,7 +15,7 @@ from dicomrx.spool.durable import RunDirectory
 from dicomrx.vault.identities import Patient
 from dicomrx.vault.index import Index
 from dicomrx.vault.keys import Keys
-from dicomrx.vault.segments import SUFFIX, Location, Writer, decrypt
+from dicomrx.vault.segments import SUFFIX, Location, Writer, decrypt, is_sound, scan
 
 _NAME_BYTES: Final = 8
 
@@ -58,6 +59,14 @@ class Record:
         self.same: str = header["same"]
         self.output_sha256: str = header["output_sha256"]
         self.order: int = header["order"]
+
+    @classmethod
+    def of(cls, location: Location) -> "Record | None":
+        """The record, if its header says all of that: one that was tampered with is none."""
+        try:
+            return cls(location)
+        except KeyError:
+            return None
 
     @property
     def position(self) -> Position:
@@ -135,7 +144,29 @@ class Vault:
         if self._scratch is not None:
             for location in locations:
                 self._make_durable(location)
-        return sorted(map(Record, locations), key=lambda record: (record.order, record.position))
+        records = (record for location in locations if (record := Record.of(location)) is not None)
+        return sorted(records, key=lambda record: (record.order, record.position))
+
+    @cached_property
+    def is_whole(self) -> bool:
+        """False where segments that grow no more hold anything but records as they were written: one that is missed may be among it.
+
+        Found out once, as it reads the begin of every record.
+        """
+        return all(self._is_whole(path) for path in self._folder.glob(f"*{SUFFIX}") if not durable.is_locked(path))
+
+    def _is_whole(self, path: Path) -> bool:
+        end = 0
+        for location in scan(path, 0, grows=False):
+            if location.start != end or not self._is_sound(path, location):
+                return False
+            end = location.end
+        return end == path.stat().st_size
+
+    def _is_sound(self, path: Path, location: Location) -> bool:
+        record = Record.of(location)
+        key = self._data_key(record.patient) if record else None
+        return record is not None and (key is None or is_sound(path, location, key))
 
     def _make_durable(self, location: Location) -> None:
         """A writer may have died between its record and its fsync."""
