@@ -27,7 +27,7 @@ def restore(
     anon: Annotated[Path, typer.Argument(metavar="ANON", help="anonymized file, folder or zip")],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="where the originals go")],
     map_file: Annotated[Path | None, typer.Option("--map-file", help="patient_info_map.json of the older tool")] = None,
-    every: Annotated[bool, typer.Option("--all", help="every original of an instance, where there are several")] = False,
+    every: Annotated[bool, typer.Option("--all", help="every original that became the same file, where there are several")] = False,
 ) -> None:
     """Give the originals back, byte for byte, to those who hold the key."""
     from dicomrx import restore as restoring

@@ -43,11 +43,11 @@ def from_vault(state_dir: Path, *, every: bool, kind: Kind) -> Iterator[Original
 
 
 def records(state: State, uid: str, file: BinaryIO) -> list[Record]:
-    """What the vault has of an instance, first the record whose output this file is; a profile may have kept the original's UID."""
+    """What this file was made of; where it was changed since, all that the vault has of its instance. A profile may have kept the UID."""
     found = state.vault.find(uid) or state.vault.find(deid.pseudonymous_uid(state.uid_key, uid))
     if len(found) > 1:
         made = digest(file)
-        found.sort(key=lambda record: record.output_sha256 != made)
+        found = [record for record in found if record.output_sha256 == made] or found
     if not found and not state.vault.is_whole:
         msg = (
             "there is no original of it here, but bytes in the vault that are no record as it was written: "
