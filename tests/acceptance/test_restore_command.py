@@ -67,33 +67,41 @@ def segment_of(sent: Pipeline) -> Path:
     return max((sent.state / "vault").glob("*.seg"), key=lambda path: path.stat().st_size)
 
 
-@pytest.mark.parametrize("what", ["content", "a name in the header", "the instance it is of", "the magic"])
-def test_a_tampered_record_is_refused_with_77(sent: Pipeline, tmp_path: Path, what: str) -> None:
-    data = segment_of(sent).read_bytes()
-    at = {"content": data.index(b"}") + 40, "a name in the header": data.index(b"series"), "the magic": 0}
-    at["the instance it is of"] = data.index(b'"instance": "2.25.') + len(b'"instance": "2.25.')
-    segment_of(sent).write_bytes(data[: at[what]] + bytes([data[at[what]] ^ 1]) + data[at[what] + 1 :])
-    done = sent.run("restore", str(sent.api.accepted[0].path), str(tmp_path / "out"), code=77)
-    assert "tampered" in done.stderr
-    assert len(originals_in(tmp_path / "out")) == 3
-    sent.run("verify", str(sent.api.accepted[0].path), code=77)
-
-
 def originals_in(out: Path) -> list[Path]:
     return [path for path in out.rglob("*") if path.is_file()]
 
 
-@pytest.mark.parametrize(("what", "code"), [("other pixels", 77), ("fewer pixels", 77), ("no pixels", 66)])
-def test_a_file_without_the_originals_pixels_is_refused_and_nothing_written(sent: Pipeline, tmp_path: Path, what: str, code: int) -> None:
-    changed = dcmread(min((sent.storage / "sent").glob("*/*/*.dcm")))
-    if what == "no pixels":
-        del changed.PixelData
-    else:
-        changed.PixelData = changed.PixelData[:-2] + (b"" if what == "fewer pixels" else b"\x55\x55")
-    changed.save_as(tmp_path / "changed.dcm")
-    done = sent.run("restore", str(tmp_path / "changed.dcm"), str(tmp_path / "out"), code=code)
-    assert "pixels" in done.stderr
-    assert not list(tmp_path.glob("out*"))
+def test_a_tampered_record_is_refused_with_77_whatever_of_it_was_changed(sent: Pipeline, tmp_path: Path) -> None:
+    segment = max((sent.state / "vault").glob("*.seg"), key=lambda path: path.stat().st_size)  # one a worker that stored anything
+    data = segment.read_bytes()
+    instance = b'"instance": "2.25.'
+    places = {
+        "magic": 0,
+        "header": data.index(b"series"),
+        "instance": data.index(instance) + len(instance),
+        "content": data.index(b"}") + 40,
+    }
+    for what, at in places.items():
+        segment.write_bytes(data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])
+        done = sent.run("restore", str(sent.api.accepted[0].path), str(tmp_path / what), code=77)
+        assert "tampered" in done.stderr
+        assert len(originals_in(tmp_path / what)) == 3
+    sent.run("verify", str(sent.api.accepted[0].path), code=77)
+
+
+def test_a_file_without_the_originals_pixels_is_refused_and_nothing_written(sent: Pipeline, tmp_path: Path) -> None:
+    path = min((sent.storage / "sent").glob("*/*/*.dcm"))
+    pixels = dcmread(path).PixelData
+    for number, (others, code) in enumerate(((pixels[:-2] + b"\x55\x55", 77), (pixels[:-2], 77), (None, 66))):
+        changed = dcmread(path)
+        if others is None:
+            del changed.PixelData
+        else:
+            changed.PixelData = others
+        changed.save_as(tmp_path / f"{number}.dcm")
+        done = sent.run("restore", str(tmp_path / f"{number}.dcm"), str(tmp_path / "out"), code=code)
+        assert "pixels" in done.stderr
+        assert not list(tmp_path.glob("*out*"))
 
 
 def test_a_copy_with_another_name_and_another_header_still_restores(sent: Pipeline, tmp_path: Path) -> None:
@@ -128,12 +136,11 @@ def test_every_restore_is_in_the_audit_log_by_pseudonym_and_by_user(sent: Pipeli
     assert not re.search(r"uixano|HID-778899|19470923|" + str(tmp_path), text)
 
 
-@pytest.mark.parametrize("command", ["restore", "verify"])
-def test_what_cannot_be_noted_in_the_audit_log_is_not_decrypted(sent: Pipeline, tmp_path: Path, command: str) -> None:
+def test_what_cannot_be_noted_in_the_audit_log_is_not_decrypted(sent: Pipeline, tmp_path: Path) -> None:
     (sent.state / "audit.log").symlink_to(tmp_path / "elsewhere")
-    arguments = [str(sent.api.accepted[0].path), *([str(tmp_path / "out")] if command == "restore" else [])]
-    done = sent.run(command, *arguments, code=77)
-    assert "audit log" in done.stderr
+    bundle = str(sent.api.accepted[0].path)
+    for arguments in (("restore", bundle, str(tmp_path / "out")), ("verify", bundle)):
+        assert "audit log" in sent.run(*arguments, code=77).stderr
     assert not originals_in(tmp_path / "out")
     assert not (tmp_path / "elsewhere").exists()
 
