@@ -80,12 +80,12 @@ class Gateway:
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], Gateway]]:
-    """A gateway, and another after every hundred files: what is made here bears one UID, and each look-up reads all of one UID."""
+    """A gateway, and another after every thirty files: what is made here bears one UID, and each look-up reads all of one UID."""
     with contextlib.ExitStack() as stack:
         current: list[Gateway] = []
 
         def gateway() -> Gateway:
-            if not current or current[-1].taken >= 100:
+            if not current or current[-1].taken >= 30:
                 current.append(stack.enter_context(contextlib.closing(Gateway(tmp_path_factory.mktemp("gateway")))))
             return current[-1]
 
