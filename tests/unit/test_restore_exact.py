@@ -159,6 +159,7 @@ def test_the_pixels_of_every_kind_stay_out_of_the_vault(site: Callable[[], Gatew
 def test_pixels_that_are_short_or_deflated_are_kept(site: Callable[[], Gateway]) -> None:
     deflate = zlib.compressobj(wbits=-15)
     deflated = file_of(deflate.compress(joined(needed()) + element(0x7FE00010, "OW", PIXELS)) + deflate.flush(), DEFLATED)
+    assert deid.outline(io.BytesIO(deflated)) == ("1.2.3.4.3", None)
     gateway = site()
     for file in (whole(EXPLICIT, element(0x7FE00010, "OW", PIXELS[:1000])), deflated):
         made = gateway.take(file)

@@ -16,11 +16,11 @@ def shared_pixels(instance: Instance, source: BinaryIO, output: BinaryIO) -> ran
     An empty range where it has not (deflated, blanked, removed), and where it is too short to be worth it.
     """
     tag = next((tag for tag in PIXELS if tag in instance.dataset), None)
-    element = None if tag is None or instance.encoding.deflated else element_at(instance.dataset, tag)
+    element = None if tag is None else element_at(instance.dataset, tag)
     if not isinstance(element, RawDataElement) or len(element.value or b"") < _WORTH:
         return range(0)
     pixels = range(element.value_tell, element.value_tell + len(element.value or b""))
-    there = outline(output).pixels
+    there = outline(output).pixels  # none of a deflated one, whose original was deflated too
     return pixels if there is not None and _equal(source, pixels, output, there) else range(0)
 
 
