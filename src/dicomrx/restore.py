@@ -5,13 +5,11 @@ import tempfile
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from enum import StrEnum
 from hashlib import sha256
 from pathlib import Path, PurePosixPath
 from shutil import copyfileobj
 from typing import BinaryIO, Final, cast
-
-from pydicom import dcmread
-from pydicom.errors import InvalidDicomError
 
 from dicomrx.errors import CannotCreateError, DicomrxError, NoInputError
 from dicomrx.spool import durable
@@ -30,8 +28,26 @@ class Report:
     """What became of the files of one call; names are those of the anonymized files."""
 
     restored: int = 0
-    failed: list[tuple[str, str]] = field(default_factory=list)
+    failed: list[tuple[str, DicomrxError]] = field(default_factory=list)
     skipped: int = 0
+
+
+class Kind(StrEnum):
+    """What can be restored from."""
+
+    FILE = "file"
+    FOLDER = "folder"
+    ZIP = "zip"
+
+    @classmethod
+    def of(cls, source: Path) -> "Kind":
+        """By the content; raises NoInputError where there is nothing."""
+        if not source.exists():
+            msg = f"{source} is not there"
+            raise NoInputError(msg)
+        if source.is_dir():
+            return cls.FOLDER
+        return cls.ZIP if zipfile.is_zipfile(source) else cls.FILE
 
 
 def restore(source: Path, out: Path, originals: Originals) -> Report:
@@ -39,17 +55,15 @@ def restore(source: Path, out: Path, originals: Originals) -> Report:
 
     What is no DICOM file is skipped. Raises NoInputError or CannotCreateError for the two paths themselves.
     """
-    if not source.exists():
-        msg = f"{source} is not there"
-        raise NoInputError(msg)
+    kind = Kind.of(source)
     report = Report()
-    if source.is_dir():
+    if kind is Kind.FOLDER:
         for path in sorted(source.rglob("*")):
             relative = path.relative_to(source)
             if path.is_file() and not path.is_symlink() and not any(part.startswith(".") for part in relative.parts):
                 with path.open("rb") as file:
                     _one(file, str(relative), out / relative, originals, report)
-    elif zipfile.is_zipfile(source):
+    elif kind is Kind.ZIP:
         for name, member in _members(source, report):
             _one(member, name, out / name, originals, report)
     else:
@@ -67,7 +81,7 @@ def _members(source: Path, report: Report) -> Iterator[tuple[str, BinaryIO]]:
             if info.is_dir():
                 continue
             if name.is_absolute() or ".." in name.parts:
-                report.failed.append((info.filename, "its name leads out of the zip"))
+                report.failed.append((info.filename, NoInputError("its name leads out of the zip")))
                 continue
             with tempfile.TemporaryFile() as file:
                 with bundle.open(info) as packed:
@@ -82,14 +96,14 @@ def _one(file: BinaryIO, name: str, target: Path, originals: Originals, report: 
             report.skipped += 1
             return
         if not writers:
-            report.failed.append((name, "there is no original of it here"))
+            report.failed.append((name, NoInputError("there is no original of it here")))
             return
         for number, write in enumerate(writers, 1):
             _write(target if number == 1 else target.with_suffix(f".{number}{target.suffix}"), write)
     except CannotCreateError:
         raise
-    except (DicomrxError, InvalidDicomError) as error:
-        report.failed.append((name, str(error) if isinstance(error, DicomrxError) else "not a readable DICOM file"))
+    except DicomrxError as error:
+        report.failed.append((name, error))
         return
     report.restored += 1
 
@@ -130,12 +144,6 @@ def _refuse_ours(target: Path) -> None:
         if any((folder / sign).exists() for sign in _OURS):
             msg = f"{folder} belongs to dicomrx: restore to a place outside the spool, the zips and the state"
             raise CannotCreateError(msg)
-
-
-def instance_uid(file: BinaryIO) -> str:
-    """The SOP Instance UID of an anonymized file, read without its pixels."""
-    file.seek(0)
-    return str(dcmread(file, stop_before_pixels=True, specific_tags=["SOPInstanceUID"]).get("SOPInstanceUID", ""))
 
 
 def digest(file: BinaryIO) -> str:

@@ -1,6 +1,8 @@
 """`dicomrx restore`: from the vault, byte for byte; and from the older tool's map."""
 
 import json
+import os
+import re
 import shutil
 from pathlib import Path
 
@@ -14,7 +16,7 @@ from tests.acceptance.pipeline import Pipeline, dataset_sha256, wait_until
 @pytest.fixture
 def sent(pipeline: Pipeline, tmp_path: Path) -> Pipeline:
     with pipeline.running("all"):
-        pipeline.send(factories.study(tmp_path / "sources"))
+        pipeline.send(factories.study(tmp_path / "sources", side=32))  # large enough to leave the pixels out of the vault
         wait_until(lambda: pipeline.api.accepted)
     return pipeline
 
@@ -53,20 +55,94 @@ def test_originals_never_go_where_they_could_be_sent_from(sent: Pipeline, tmp_pa
 
 
 def test_what_the_vault_does_not_know_is_said_and_ends_with_66(sent: Pipeline, tmp_path: Path) -> None:
-    done = sent.run("restore", str(tmp_path / "sources"), str(tmp_path / "out"), code=66)
+    factories.study(tmp_path / "others", 9)
+    done = sent.run("restore", str(tmp_path / "others"), str(tmp_path / "out"), code=66)
     assert "no original" in done.stderr
     assert not [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
     sent.run("restore", str(tmp_path / "nowhere"), str(tmp_path / "out"), code=66)
 
 
-def test_a_tampered_record_is_refused(sent: Pipeline, tmp_path: Path) -> None:
+def segment_of(sent: Pipeline) -> Path:
+    """The vault's segment of the worker that stored anything."""
+    return max((sent.state / "vault").glob("*.seg"), key=lambda path: path.stat().st_size)
+
+
+def originals_in(out: Path) -> list[Path]:
+    return [path for path in out.rglob("*") if path.is_file()]
+
+
+def test_a_tampered_record_is_refused_with_77_whatever_of_it_was_changed(sent: Pipeline, tmp_path: Path) -> None:
     segment = max((sent.state / "vault").glob("*.seg"), key=lambda path: path.stat().st_size)  # one a worker that stored anything
-    data = bytearray(segment.read_bytes())
-    data[len(data) // 2] ^= 1
-    segment.write_bytes(data)
-    done = sent.run("restore", str(sent.api.accepted[0].path), str(tmp_path / "out"), code=None)
-    assert done.returncode != 0
-    assert len([path for path in (tmp_path / "out").rglob("*") if path.is_file()]) == 3
+    data = segment.read_bytes()
+    instance = b'"instance": "2.25.'
+    places = {
+        "magic": 0,
+        "header": data.index(b"series"),
+        "instance": data.index(instance) + len(instance),
+        "content": data.index(b"}") + 40,
+    }
+    for what, at in places.items():
+        segment.write_bytes(data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])
+        done = sent.run("restore", str(sent.api.accepted[0].path), str(tmp_path / what), code=77)
+        assert "tampered" in done.stderr
+        assert len(originals_in(tmp_path / what)) == 3
+    sent.run("verify", str(sent.api.accepted[0].path), code=77)
+
+
+def test_a_file_without_the_originals_pixels_is_refused_and_nothing_written(sent: Pipeline, tmp_path: Path) -> None:
+    path = min((sent.storage / "sent").glob("*/*/*.dcm"))
+    pixels = dcmread(path).PixelData
+    for number, (others, code) in enumerate(((pixels[:-2] + b"\x55\x55", 77), (pixels[:-2], 77), (None, 66))):
+        changed = dcmread(path)
+        if others is None:
+            del changed.PixelData
+        else:
+            changed.PixelData = others
+        changed.save_as(tmp_path / f"{number}.dcm")
+        done = sent.run("restore", str(tmp_path / f"{number}.dcm"), str(tmp_path / "out"), code=code)
+        assert "pixels" in done.stderr
+        assert not list(tmp_path.glob("*out*"))
+
+
+def test_a_copy_with_another_name_and_another_header_still_restores(sent: Pipeline, tmp_path: Path) -> None:
+    for number, path in enumerate((sent.storage / "sent").glob("*/*/*.dcm")):
+        copy = dcmread(path)
+        copy.ImageComments = "looked at"
+        copy.file_meta.ImplementationVersionName = "SOMEBODY"
+        copy.save_as(tmp_path / f"{number}.bin")
+        sent.run("restore", str(tmp_path / f"{number}.bin"), str(tmp_path / f"{number}.dcm"))
+    assert sorted(map(dataset_sha256, tmp_path.glob("*.dcm"))) == sources(tmp_path)
+
+
+def test_every_restore_is_in_the_audit_log_by_pseudonym_and_by_user(sent: Pipeline, tmp_path: Path) -> None:
+    (folder,) = (sent.storage / "sent").iterdir()
+    log = sent.state / "audit.log"
+    assert not log.exists()
+    one = min(folder.glob("*/*.dcm"))
+    for source, out in ((sent.api.accepted[0].path, "zip"), (folder, "folder"), (one, "file")):
+        sent.run("restore", str(source), str(tmp_path / "Quixano" / out), SUDO_USER="alice")
+    sent.run("verify", str(folder))
+    assert log.stat().st_mode & 0o777 == 0o600
+    text = log.read_text()
+    lines = [json.loads(line) for line in text.splitlines()]
+    assert [(line["what"], line.get("source")) for line in lines] == (
+        [("restore", "zip")] * 4 + [("restore", "folder")] * 4 + [("restore", "file"), ("verify", None)]
+    )
+    assert {line["by"]["uid"] for line in lines} == {os.getuid()}
+    assert lines[0]["by"]["sudo_user"] == "alice"
+    study = folder.name.rpartition(".")[0]
+    assert {(line["patient"], line["study"]) for line in lines[:-1]} == {("sub-001", study)}
+    assert lines[8]["instance"] == one.stem
+    assert not re.search(r"uixano|HID-778899|19470923|" + str(tmp_path), text)
+
+
+def test_what_cannot_be_noted_in_the_audit_log_is_not_decrypted(sent: Pipeline, tmp_path: Path) -> None:
+    (sent.state / "audit.log").symlink_to(tmp_path / "elsewhere")
+    bundle = str(sent.api.accepted[0].path)
+    for arguments in (("restore", bundle, str(tmp_path / "out")), ("verify", bundle)):
+        assert "audit log" in sent.run(*arguments, code=77).stderr
+    assert not originals_in(tmp_path / "out")
+    assert not (tmp_path / "elsewhere").exists()
 
 
 def test_the_wrong_key_is_refused_with_78(sent: Pipeline, tmp_path: Path) -> None:

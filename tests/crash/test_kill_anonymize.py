@@ -36,7 +36,7 @@ def anonymize(pipeline: Pipeline, *inject: str, log: Path) -> int:
 
 
 def test_a_kill_before_any_call_and_a_resend_leave_one_instance_that_comes_back(pipeline: Pipeline, tmp_path: Path) -> None:
-    (source,) = factories.study(tmp_path / "sources", images=1)
+    (source,) = factories.study(tmp_path / "sources", images=1, side=32)
     receive(pipeline, source)
     pristine = tmp_path / "pristine"
     shutil.copytree(pipeline.root, pristine, symlinks=True)

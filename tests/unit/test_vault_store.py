@@ -1,7 +1,6 @@
 """Originals: encrypted, appended, found by every process at once, and given back byte for byte or not at all."""
 
 import io
-import json
 import os
 import random
 import re
@@ -18,7 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dicomrx.errors import ConfigError, PermissionRefused
+from dicomrx.errors import ConfigError, NoInputError, PermissionRefused
 from dicomrx.vault import Record, State
 from dicomrx.vault.segments import FRAME, decrypt, scan
 from tests.unit.vault_files import child, content, original, restored, who
@@ -74,6 +73,27 @@ def test_an_original_of_any_size_comes_back_byte_for_byte(tmp_path: Path, size: 
         assert restored(state, "2.25.3") == [data]
     with State.open(state.path, create=False) as reader:
         assert restored(reader, "2.25.3") == [data]
+
+
+@pytest.mark.parametrize("begin", [0, 1, 300, FRAME, FRAME + 1])
+@pytest.mark.parametrize("length", [1, 1024, FRAME - 1, FRAME, 2 * FRAME + 1])
+@pytest.mark.parametrize("behind", [0, 8])
+def test_pixels_are_not_kept_and_come_back_in_their_place(tmp_path: Path, begin: int, length: int, behind: int) -> None:
+    pixels, data = range(begin, begin + length), content(1, begin + length + behind)
+    file = io.BytesIO(b"another header" + data[pixels.start : pixels.stop] + b"another tail")
+    with State.open(tmp_path / "state", create=True) as state:
+        state.vault.append(original(state.patient(who("one")), data=data, pixels=pixels), io.BytesIO(data))
+        (record,) = state.vault.find("2.25.3")
+        assert segment(state.path).stat().st_size < begin + behind + 1500
+        out = io.BytesIO()
+        file.seek(len(b"another header"))
+        state.vault.restore(record, out, file)
+        assert out.getvalue() == data
+        for other in (b"", data[pixels.start : pixels.stop - 1], bytes(length)):
+            with pytest.raises(PermissionRefused, match="pixels"):
+                state.vault.restore(record, io.BytesIO(), io.BytesIO(other))
+        with pytest.raises(NoInputError, match="pixels"):
+            state.vault.restore(record, io.BytesIO())
 
 
 @given(st.lists(st.binary(max_size=50), max_size=5))
@@ -134,36 +154,43 @@ def test_every_tampered_byte_is_refused_and_costs_one_record(copy: Path) -> None
     decrypt(path, middle, key, io.BytesIO())
 
 
-# Frames as (start, end) of the record's three: two of content, then the proof.
+def frames(whole: bytes) -> tuple[bytes, list[bytes]]:
+    """A segment's only record: up to its frames, and these."""
+    at = whole.index(b"}") + 1
+    head, found = whole[:at], []
+    while at < len(whole):
+        end = at + 4 + (int.from_bytes(whole[at : at + 4], "big") & 0x7FFFFFFF)
+        found.append(whole[at:end])
+        at = end
+    return head, found
+
+
+# Of a record of three: two of content, then the proof.
 @pytest.mark.parametrize("order", [[0, 2], [1, 2], [2], [1, 0, 2], [0, 1], [0, 0, 1, 2], [0, 1, 1, 2], [0, 1, 2, 2], [0, 2, 1]])
-def test_frames_dropped_swapped_or_doubled_are_refused(tmp_path: Path, order: list[int]) -> None:
+@pytest.mark.parametrize("pixels", [range(0), range(FRAME, FRAME + 5000)])
+def test_frames_dropped_swapped_or_doubled_are_refused(tmp_path: Path, order: list[int], pixels: range) -> None:
+    data = content(1, 2 * FRAME + len(pixels))
+    with State.open(tmp_path / "state", create=True) as state:
+        state.vault.append(original(state.patient(who("one")), data=data, pixels=pixels), io.BytesIO(data))
+        (record,) = state.vault.find("2.25.3")
+        head, parts = frames(segment(state.path).read_bytes())
+        assert len(parts) == 3
+        segment(state.path).write_bytes(head + b"".join(parts[number] for number in order))
+        out, given = io.BytesIO(), io.BytesIO(data[pixels.start : pixels.stop])
+        if order == [0, 1, 2, 2]:  # what is behind the proof belongs to nobody
+            state.vault.restore(record, out, given)
+            assert out.getvalue() == data
+            return
+        with pytest.raises(PermissionRefused, match="tampered"):
+            state.vault.restore(record, out, given)
+
+
+def test_a_frame_of_content_cannot_be_made_the_end(tmp_path: Path) -> None:
     with State.open(tmp_path / "state", create=True) as state:
         state.vault.append(original(state.patient(who("one"))), io.BytesIO(bytes(2 * FRAME)))
         (record,) = state.vault.find("2.25.3")
-        path = segment(state.path)
-        whole = path.read_bytes()
-        header = whole.index(b"}") + 1
-        frame = 4 + FRAME + 16
-        frames = [whole[header : header + frame], whole[header + frame : header + 2 * frame], whole[header + 2 * frame :]]
-        path.write_bytes(whole[:header] + b"".join(frames[number] for number in order))
-        out = io.BytesIO()
-        if order == [0, 1, 2, 2]:  # what is behind the proof belongs to nobody
-            state.vault.restore(record, out)
-            return
-        with pytest.raises(PermissionRefused):
-            state.vault.restore(record, out)
-
-
-def test_content_that_looks_like_a_proof_cannot_be_made_the_end(tmp_path: Path) -> None:
-    begin = bytes(FRAME)
-    with State.open(tmp_path / "state", create=True) as state:
-        fake = json.dumps({"size": FRAME, "sha256": sha256(begin).hexdigest()}).encode()
-        state.vault.append(original(state.patient(who("one"))), io.BytesIO(begin + fake))
-        (record,) = state.vault.find("2.25.3")
-        path = segment(state.path)
-        whole = path.read_bytes()
-        second = whole.index(b"}") + 1 + 4 + FRAME + 16
-        path.write_bytes(whole[:second] + bytes([whole[second] | 0x80]) + whole[second + 1 :])
+        head, (first, second, proof) = frames(segment(state.path).read_bytes())
+        segment(state.path).write_bytes(head + first + bytes([second[0] | 0x80]) + second[1:] + proof)
         with pytest.raises(PermissionRefused):
             state.vault.restore(record, io.BytesIO())
 
@@ -184,11 +211,11 @@ def test_another_patients_key_does_not_open_a_record(filled: Path) -> None:
         decrypt(segment(filled), location, bytes(32), io.BytesIO())
 
 
-def test_a_record_of_a_newer_version_says_so(copy: Path) -> None:
+def test_a_record_of_another_version_says_so(copy: Path) -> None:
     path = segment(copy)
-    path.write_bytes(path.read_bytes().replace(b'"version": 1', b'"version": 2'))
+    path.write_bytes(path.read_bytes().replace(b'"version": 2', b'"version": 1'))
     (copy / "vault" / "index.sqlite").unlink()
-    with State.open(copy, create=False) as state, pytest.raises(PermissionRefused, match="newer dicomrx"):
+    with State.open(copy, create=False) as state, pytest.raises(PermissionRefused, match="another version"):
         restored(state, "2.25.1")
 
 
@@ -319,7 +346,8 @@ def test_the_index_is_written_by_the_thousand_and_answers_as_before(tmp_path: Pa
         assert not state.vault._index._fresh, "nothing was read twice"
 
 
-def test_memory_stays_flat_for_a_large_original(tmp_path: Path) -> None:
+@pytest.mark.parametrize("pixels", [range(0), range(FRAME // 2, 49 * FRAME)])
+def test_memory_stays_flat_for_a_large_original(tmp_path: Path, pixels: range) -> None:
     size = 50 * FRAME
 
     class Endless(io.RawIOBase):
@@ -341,8 +369,8 @@ def test_memory_stays_flat_for_a_large_original(tmp_path: Path) -> None:
         patient, sink = state.patient(who("one")), Sink()
         tracemalloc.start()
         try:
-            state.vault.append(original(patient), Endless())  # type: ignore[arg-type]
-            state.vault.restore(state.vault.find("2.25.3")[0], sink)  # type: ignore[arg-type]
+            state.vault.append(original(patient, pixels=pixels), Endless())  # type: ignore[arg-type]
+            state.vault.restore(state.vault.find("2.25.3")[0], sink, Endless())  # type: ignore[arg-type]
             peak = tracemalloc.get_traced_memory()[1]
         finally:
             tracemalloc.stop()
@@ -423,13 +451,13 @@ def test_a_record_is_on_disk_before_it_is_relied_on(tmp_path: Path, how: str) ->
 
 def test_a_full_disk_is_said_by_append_and_later_records_are_good(tmp_path: Path) -> None:
     script = (
-        "import io, resource, signal, sys; from pathlib import Path; from dicomrx.vault import State\n"
+        "import io, os, resource, signal, sys; from pathlib import Path; from dicomrx.vault import State\n"
         "from tests.unit.vault_files import original, restored, who\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "state = State.open(Path(sys.argv[1]), create=True); patient = state.patient(who('one'))\n"
         "state.vault.append(original(patient, '2.25.1'), io.BytesIO(b'before'))\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, resource.RLIM_INFINITY))\n"
-        "try:\n    state.vault.append(original(patient, '2.25.2'), io.BytesIO(bytes(3 << 20)))\n"
+        "try:\n    state.vault.append(original(patient, '2.25.2'), io.BytesIO(os.urandom(3 << 20)))\n"
         "except OSError:\n    pass\n"
         "else:\n    sys.exit('no error')\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))\n"

@@ -24,7 +24,7 @@ def who(patient_id: str = "", study: str = "", /, **facts: str) -> Who:
     return identify(patient_id=patient_id, study_uid=study or f"study of {patient_id}", placeholders=OURS, **says)
 
 
-def original(patient: Patient, instance: str = "2.25.3", data: bytes = b"", *, made: str = "made") -> Original:
+def original(patient: Patient, instance: str = "2.25.3", data: bytes = b"", *, made: str = "made", pixels: range = range(0)) -> Original:
     return Original(
         study="2.25.1",
         series="2.25.2",
@@ -34,6 +34,7 @@ def original(patient: Patient, instance: str = "2.25.3", data: bytes = b"", *, m
         output_sha256=sha256(made.encode()).hexdigest(),
         dataset_sha256=sha256(data).hexdigest(),
         transfer_syntax="1.2.840.10008.1.2.1",
+        pixels=pixels,
     )
 
 

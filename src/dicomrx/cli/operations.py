@@ -28,7 +28,7 @@ def restore(
     anon: Annotated[Path, typer.Argument(metavar="ANON", help="anonymized file, folder or zip")],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="where the originals go")],
     map_file: Annotated[Path | None, typer.Option("--map-file", help="patient_info_map.json of the older tool")] = None,
-    every: Annotated[bool, typer.Option("--all", help="every original of an instance, where there are several")] = False,
+    every: Annotated[bool, typer.Option("--all", help="every original that became the same file, where there are several")] = False,
 ) -> None:
     """Give the originals back, byte for byte, to those who hold the key."""
     from dicomrx import restore as restoring
@@ -39,13 +39,14 @@ def restore(
     if resolution.settings.zip_dir.resolve() in (out.resolve(), *out.resolve().parents):
         msg = f"{out} belongs to dicomrx: restore to a place outside the spool, the zips and the state"
         raise CannotCreateError(msg)
-    with from_map(map_file) if map_file else from_vault(resolution.settings.state_dir, every=every) as originals:
+    kind = restoring.Kind.of(anon)
+    with from_map(map_file) if map_file else from_vault(resolution.settings.state_dir, every=every, kind=kind) as originals:
         report = restoring.restore(anon, out, originals)
-    for name, why in report.failed:
-        typer.echo(f"not restored: {safe(name)}: {safe(why)}", err=True)
+    for name, error in report.failed:
+        typer.echo(f"not restored: {safe(name)}: {safe(error)}", err=True)
     typer.echo(f"{report.restored} restored, {len(report.failed)} not, {report.skipped} skipped (no DICOM files)")
     if report.failed or not report.restored:
-        raise typer.Exit(NoInputError.exit_code)
+        raise typer.Exit(max((error.exit_code for _, error in report.failed), default=NoInputError.exit_code))
 
 
 @with_settings("state_dir")
@@ -61,13 +62,13 @@ def verify(
     report = verifying.verify(resolution.settings.state_dir, paths)
     for name, where in report.survivors:
         typer.echo(f"SURVIVOR in {safe(name)}: {where}")
-    for name, why in report.unproven:
-        typer.echo(f"proves nothing: {safe(name)}: {safe(why)}", err=True)
+    for name, error in report.unproven:
+        typer.echo(f"proves nothing: {safe(name)}: {safe(error)}", err=True)
     typer.echo(f"{report.clean} clean, {len({name for name, _ in report.survivors})} with survivors, {len(report.unproven)} not proven")
     if report.survivors:
         raise typer.Exit(1)
     if report.unproven or not report.clean:
-        raise typer.Exit(NoInputError.exit_code)
+        raise typer.Exit(max((error.exit_code for _, error in report.unproven), default=NoInputError.exit_code))
 
 
 @with_settings()

@@ -10,28 +10,51 @@ from typing import BinaryIO, Final
 from pydicom import dcmread
 from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
+from dicomrx import deid
+from dicomrx.errors import NoInputError, PermissionRefused, Reject
 from dicomrx.legacy_map import LegacyMap
-from dicomrx.restore import Originals, digest, instance_uid, is_dicom_file
-from dicomrx.vault import State
+from dicomrx.restore import Kind, Originals, digest, is_dicom_file
+from dicomrx.vault import Record, State
 
 _NO_DATASET: Final = (ArithmeticError, AttributeError, EOFError, LookupError, TypeError, ValueError, struct.error, RecursionError)
 
 
 @contextmanager
-def from_vault(state_dir: Path, *, every: bool) -> Iterator[Originals]:
-    """Originals by SOP Instance UID; of several the one whose output this file is, else the first, or all of them."""
+def from_vault(state_dir: Path, *, every: bool, kind: Kind) -> Iterator[Originals]:
+    """Originals by SOP Instance UID, each noted in the audit log before it is decrypted; of several `records` the first, or all."""
     with State.open(state_dir, create=False) as state:
+
+        def original(record: Record, file: BinaryIO, out: BinaryIO) -> None:
+            state.audit.note("restore", _facts(state, record, kind))
+            state.vault.restore(record, out, deid.at_pixels(file))
 
         def originals(file: BinaryIO) -> list[Callable[[BinaryIO], None]] | None:
             if not is_dicom_file(file):
                 return None
-            records = state.vault.find(instance_uid(file))
-            if not every and len(records) > 1:
-                made = digest(file)
-                records = ([record for record in records if record.output_sha256 == made] or records)[:1]
-            return [partial(state.vault.restore, record) for record in records]
+            try:
+                uid = deid.outline(file).sop_uid
+            except Reject as error:
+                msg = f"not a readable DICOM file ({error.reason})"
+                raise NoInputError(msg) from error
+            found = records(state, uid, file)
+            return [partial(original, record, file) for record in (found if every else found[:1])]
 
         yield originals
+
+
+def records(state: State, uid: str, file: BinaryIO) -> list[Record]:
+    """What this file was made of; where it was changed since, all that the vault has of its instance. A profile may have kept the UID."""
+    found = state.vault.find(uid) or state.vault.find(deid.pseudonymous_uid(state.uid_key, uid))
+    if len(found) > 1:
+        made = digest(file)
+        found = [record for record in found if record.output_sha256 == made] or found
+    if not found and not state.vault.is_whole:
+        msg = (
+            "there is no original of it here, but bytes in the vault that are no record as it was written: "
+            "a crash cut one short, or it was tampered with; look at its backup"
+        )
+        raise PermissionRefused(msg)
+    return found
 
 
 @contextmanager
@@ -52,6 +75,11 @@ def from_map(map_file: Path) -> Iterator[Originals]:
         return [partial(dataset.save_as, enforce_file_format=True)] if known.restore(dataset) else []
 
     yield originals
+
+
+def _facts(state: State, record: Record, kind: Kind) -> dict[str, str]:
+    uids = {"study": record.study, "series": record.series, "instance": record.instance}
+    return {"patient": state.pseudonym(record.patient), **uids, "source": kind.value}
 
 
 def _syntax(implicit: bool | None, little: bool | None) -> UID:

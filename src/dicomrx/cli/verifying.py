@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import BinaryIO, Final, cast
 
 from dicomrx import deid
+from dicomrx.cli.restoring import records
 from dicomrx.errors import DicomrxError, NoInputError, Reject
-from dicomrx.restore import digest, is_dicom_file
+from dicomrx.restore import is_dicom_file
 from dicomrx.vault import Record, State
 
 _TEXT_LIMIT: Final = 1 << 24
@@ -24,13 +25,14 @@ class Report:
 
     clean: int = 0
     survivors: list[tuple[str, str]] = field(default_factory=list)
-    unproven: list[tuple[str, str]] = field(default_factory=list)
+    unproven: list[tuple[str, DicomrxError]] = field(default_factory=list)
 
 
 def verify(state_dir: Path, paths: Sequence[Path]) -> Report:
     """Search files, folders and zips; raises NoInputError where a path or the state is not there."""
     report = Report()
     with State.open(state_dir, create=False) as state:
+        state.audit.note("verify", {"paths": len(paths)})  # it decrypts, and its answers can confirm a guess
         for path in paths:
             _Search(state, report).path(path)
     return report
@@ -64,22 +66,23 @@ class _Search:
         try:
             self._search(name, file)
         except Reject as never:
-            self._report.unproven.append((name, f"not readable ({never.reason})"))
+            self._report.unproven.append((name, NoInputError(f"not readable ({never.reason})")))
         except DicomrxError as error:
-            self._report.unproven.append((name, str(error)))
+            self._report.unproven.append((name, error))
 
     def _search(self, name: str, file: BinaryIO) -> None:
         output = deid.read(file)
         behind = file.read()
-        record = self._record(output, file)
-        if record is None:
-            self._report.unproven.append((name, "there is no original of it here"))
-            return
-        original = self._original(record)
+        known = records(self._state, output.sop_uid, file)
+        if not known:
+            msg = "there is no original of it here"
+            raise NoInputError(msg)
+        record = known[0]
+        original = self._original(record, file)
         sought = deid.needles(original)
         if not deid.proves(sought, original.dataset):
-            self._report.unproven.append((name, "the search does not find the original's own values in the original"))
-            return
+            msg = "the search does not find the original's own values in the original"
+            raise NoInputError(msg)
         self._sought.append(sought)
         file.seek(0)
         found = deid.survivors(sought, output.dataset, pseudonym=self._state.pseudonym(record.patient))
@@ -88,19 +91,10 @@ class _Search:
         self._report.survivors += [(name, where) for where in dict.fromkeys(found)]
         self._report.clean += not found
 
-    def _record(self, output: deid.Instance, file: BinaryIO) -> Record | None:
-        """The record whose output this file is, or the first of its instance; by the UID as it is where a profile kept it."""
-        uid = output.sop_uid
-        records = self._state.vault.find(uid) or self._state.vault.find(deid.pseudonymous_uid(self._state.uid_key, uid))
-        if len(records) > 1:
-            made = digest(file)
-            records = [record for record in records if record.output_sha256 == made] or records
-        return records[0] if records else None
-
-    def _original(self, record: Record) -> deid.Instance:
+    def _original(self, record: Record, file: BinaryIO) -> deid.Instance:
         """In memory alone: an identity is not put on a disk to look for it."""
         buffer = io.BytesIO()
-        self._state.vault.restore(record, buffer)
+        self._state.vault.restore(record, buffer, deid.at_pixels(file))
         buffer.seek(0)
         return deid.read(buffer)
 
@@ -117,8 +111,9 @@ class _Search:
 
     def _hide(self, name: str, number: int) -> None:
         position = f"file {number + 1} in order of names"
-        for told in (self._report.survivors, self._report.unproven):
-            told[:] = [(position if other == name else other, where) for other, where in told]
+        report = self._report
+        report.survivors = [(position if other == name else other, where) for other, where in report.survivors]
+        report.unproven = [(position if other == name else other, error) for other, error in report.unproven]
 
 
 def _union(sets: Iterable[frozenset[str]]) -> frozenset[str]:

@@ -2,8 +2,9 @@
 
 from dicomrx.deid.actions import Context, pseudonymous_uid
 from dicomrx.deid.engine import deidentify
+from dicomrx.deid.pixels import at_pixels, shared_pixels
 from dicomrx.deid.profile import BASIC, Profile
-from dicomrx.deid.reading import Identity, Instance, read
+from dicomrx.deid.reading import Identity, Instance, outline, read
 from dicomrx.deid.refusals import check
 from dicomrx.deid.scan import Needles, needles, proves, survivors
 from dicomrx.deid.second_look import look_again
@@ -16,13 +17,16 @@ __all__ = [
     "Instance",
     "Needles",
     "Profile",
+    "at_pixels",
     "check",
     "deidentify",
     "look_again",
     "needles",
+    "outline",
     "proves",
     "pseudonymous_uid",
     "read",
+    "shared_pixels",
     "survivors",
     "write",
 ]

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
-from typing import BinaryIO, Final, cast
+from typing import BinaryIO, Final, NamedTuple, cast
 
 from pydicom.charset import convert_encodings, decode_bytes
 from pydicom.datadict import dictionary_has_tag, dictionary_VR
@@ -32,6 +32,7 @@ _PREFIX: Final = b"DICM"
 _SYNTAX, _CALLING = 0x00020010, 0x00020016
 _SOP_CLASS, _SOP, _STUDY, _SERIES = 0x00080016, 0x00080018, 0x0020000D, 0x0020000E
 _CHARSET, _NAME, _ID, _ISSUER, _BIRTH = 0x00080005, 0x00100010, 0x00100020, 0x00100021, 0x00100030
+PIXELS: Final = (0x7FE00008, 0x7FE00009, 0x7FE00010)
 _DELIMITERS: Final = frozenset(b"\n\r\f\t^=\\")
 # All that pydicom is known to raise on bytes that are no data set.
 _MALFORMED: Final = (
@@ -102,6 +103,34 @@ def read(stream: BinaryIO) -> Instance:
         calling_ae=raw_text(meta, _CALLING) or None,
         dataset_offset=offset,
     )
+
+
+class Outline(NamedTuple):
+    """A file up to its pixels; `pixels` is where in it their value begins, None where it has none, or only in a deflated data set."""
+
+    sop_uid: str
+    pixels: int | None
+
+
+def outline(stream: BinaryIO) -> Outline:
+    """Read a file up to its pixels, however long they are; raises Reject "unreadable"."""
+    pixels: list[int] = []
+
+    def at_pixels(tag: BaseTag, _vr: str | None, _length: int) -> bool:
+        if tag in PIXELS:
+            pixels.append(source.tell())
+        return int(tag) >= PIXELS[0]
+
+    stream.seek(_PREAMBLE + len(_PREFIX))
+    with quiet():
+        encoding = Encoding.of(raw_text(_parse_meta(stream), _SYNTAX))
+        source = BytesIO(_inflated(stream)) if encoding.deflated else stream
+        try:
+            head = read_dataset(source, encoding.implicit, encoding.little, stop_when=at_pixels, specific_tags=[_SOP])
+        except _MALFORMED as error:
+            raise _refusal(error, "the data set") from error
+        uid = raw_text(head, _SOP)
+    return Outline(uid, pixels[0] if pixels and not encoding.deflated else None)
 
 
 def element_at(dataset: Dataset, tag: int) -> Element:

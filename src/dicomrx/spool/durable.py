@@ -107,6 +107,29 @@ def publish(data: bytes, target: Path, scratch: "RunDirectory") -> None:
         part.unlink(missing_ok=True)
 
 
+def append_line(path: Path, line: bytes) -> None:
+    """Add a line to the file `path`, durably and wholly or not at all, made for its folder's owner alone; for many processes at once.
+
+    Raises OSError, ELOOP for a symlink among them.
+    """
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        size = os.fstat(fd).st_size
+        torn = size and os.pread(fd, 1, size - 1) != b"\n"  # by a crash
+        if not size and os.geteuid() == 0:
+            os.fchown(fd, path.parent.stat().st_uid, path.parent.stat().st_gid)
+        try:
+            write_all(fd, b"\n" * torn + line + b"\n")
+            sync(fd)
+        except BaseException:
+            os.ftruncate(fd, size)
+            raise
+        sync_directory(path.parent)
+    finally:
+        os.close(fd)
+
+
 def move(source: Path, target: Path) -> None:
     """Rename durably in both parents; raises FileExistsError rather than replace what bears the name.
 

@@ -97,7 +97,7 @@ class Anonymize:
         self._second_look(arrival, instance, output, patient)
         part = self._spool.new_path()
         try:
-            made = _write(part, output)
+            made, pixels = _write(part, output, instance, file)
             original = Original(
                 study=names.study,
                 series=names.series,
@@ -107,6 +107,7 @@ class Anonymize:
                 output_sha256=made,
                 dataset_sha256=_dataset_digest(file, instance),
                 transfer_syntax=instance.transfer_syntax,
+                pixels=pixels,
             )
             with Study.locked(self._spool, names.study) as study:
                 fate = self._decide(study, original, file)
@@ -157,15 +158,15 @@ class Anonymize:
         return Fate.DUPLICATE if filed else Fate.FILED
 
 
-def _write(part: Path, output: Dataset) -> str:
-    """Write the output, fsynced; returns its SHA-256."""
+def _write(part: Path, output: Dataset, instance: deid.Instance, file: BinaryIO) -> tuple[str, range]:
+    """Write the output, fsynced; returns its SHA-256, and the part of the input, its pixels, that it has too."""
     fd = os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o660)
     with os.fdopen(fd, "r+b") as out:
         deid.write(output, out)
         out.flush()
         durable.sync(out.fileno())
         out.seek(0)
-        return file_digest(out, "sha256").hexdigest()
+        return file_digest(out, "sha256").hexdigest(), deid.shared_pixels(instance, file, out)
 
 
 def _dataset_digest(file: BinaryIO, instance: deid.Instance) -> str:

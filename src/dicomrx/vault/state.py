@@ -12,6 +12,7 @@ from dicomrx.spool import durable
 from dicomrx.spool.durable import RunDirectory
 from dicomrx.text import safe
 from dicomrx.vault import keys
+from dicomrx.vault.audit import AuditLog
 from dicomrx.vault.identities import Assignment, Identities, Patient
 from dicomrx.vault.keys import Keys
 from dicomrx.vault.store import Vault
@@ -24,6 +25,7 @@ _SPOOL: Final = "spool"
 _IDENTITIES: Final = "identities.sqlite"
 _VAULT: Final = "vault"
 _SCRATCH: Final = "tmp"
+_AUDIT: Final = "audit.log"
 _NOT_YET_A_STATE: Final = frozenset({_KEY, _CHECK, _IDENTITIES, f"{_IDENTITIES}-journal", _VAULT, _SCRATCH, "lost+found"})
 
 
@@ -39,6 +41,7 @@ class State:
         self._keys = Keys.derive(keys.read_site_key(path / _KEY))
         self._check_key()
         self._identities = Identities(path / _IDENTITIES, self._keys, writable=run is not None)
+        self.audit = AuditLog(path / _AUDIT)
         self.vault = Vault(path / _VAULT, run, self._keys, self._identities.data_key)
 
     @classmethod

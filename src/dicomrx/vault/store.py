@@ -1,26 +1,31 @@
-"""The vault: every original, encrypted under its patient's key, found by the pseudonymous UID of what was made of it."""
+"""The vault: of every original what its de-identified file has not, encrypted under its patient's key, found by that file's UID."""
 
 import errno
 import os
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import BinaryIO, Final, NamedTuple
 
+from dicomrx.errors import PermissionRefused
 from dicomrx.spool import durable
 from dicomrx.spool.durable import RunDirectory
 from dicomrx.vault.identities import Patient
 from dicomrx.vault.index import Index
 from dicomrx.vault.keys import Keys
-from dicomrx.vault.segments import SUFFIX, Location, Writer, decrypt
+from dicomrx.vault.segments import SUFFIX, Location, Writer, decrypt, is_sound, scan
 
 _NAME_BYTES: Final = 8
 
 
 @dataclass(frozen=True, kw_only=True)
 class Original:
-    """What a record says of an instance: pseudonymous UIDs, the patient, what was made of it and from which bytes (SHA-256, hex)."""
+    """What a record says of an instance: pseudonymous UIDs, the patient, what was made of it and from which bytes (SHA-256, hex).
+
+    `pixels` is the part of the original that need not be kept, as what was made of it has the same bytes.
+    """
 
     study: str
     series: str
@@ -30,6 +35,7 @@ class Original:
     output_sha256: str
     dataset_sha256: str
     transfer_syntax: str
+    pixels: range
 
 
 class Position(NamedTuple):
@@ -53,6 +59,14 @@ class Record:
         self.same: str = header["same"]
         self.output_sha256: str = header["output_sha256"]
         self.order: int = header["order"]
+
+    @classmethod
+    def of(cls, location: Location) -> "Record | None":
+        """The record, if its header says all of that: one that was tampered with is none."""
+        try:
+            return cls(location)
+        except KeyError:
+            return None
 
     @property
     def position(self) -> Position:
@@ -99,7 +113,7 @@ class Vault:
         writer = self._open_segment()
         pending = writer.unsynced
         try:
-            writer.append(header, original.patient.data_key, source, facts)
+            writer.append(header, original.patient.data_key, source, facts, original.pixels)
             if flush:
                 writer.sync()
         except BaseException:
@@ -130,7 +144,34 @@ class Vault:
         if self._scratch is not None:
             for location in locations:
                 self._make_durable(location)
-        return sorted(map(Record, locations), key=lambda record: (record.order, record.position))
+        records = (record for location in locations if (record := Record.of(location)) is not None)
+        return sorted(records, key=lambda record: (record.order, record.position))
+
+    @cached_property
+    def is_whole(self) -> bool:
+        """False where segments that grow no more hold anything but records as they were written: one that is missed may be among it.
+
+        Found out once, as it reads the begin of every record.
+        """
+        return all(self._is_whole(path) for path in self._folder.glob(f"*{SUFFIX}") if not durable.is_locked(path))
+
+    def _is_whole(self, path: Path) -> bool:
+        end = 0
+        for location in scan(path, 0, grows=False):
+            if location.start != end or not self._is_sound(path, location):
+                return False
+            end = location.end
+        return end == path.stat().st_size
+
+    def _is_sound(self, path: Path, location: Location) -> bool:
+        record = Record.of(location)
+        if record is None:
+            return False
+        try:
+            key = self._data_key(record.patient)
+        except PermissionRefused:  # forgotten: nobody can tell any more
+            return True
+        return is_sound(path, location, key)
 
     def _make_durable(self, location: Location) -> None:
         """A writer may have died between its record and its fsync."""
@@ -143,9 +184,13 @@ class Vault:
             durable.sync(file.fileno())
         self._durable[location.segment] = location.end
 
-    def restore(self, record: Record, out: BinaryIO) -> None:
-        """Write an original to `out`; what is there counts only once this returns. Raises PermissionRefused."""
-        decrypt(self._folder / record.location.segment, record.location, self._data_key(record.patient), out)
+    def restore(self, record: Record, out: BinaryIO, pixels: BinaryIO | None = None) -> None:
+        """Write an original to `out`; what is there counts only once this returns.
+
+        `pixels` is a de-identified file that stands where the value of its pixels begins. Raises PermissionRefused, and NoInputError
+        where they are needed and not given.
+        """
+        decrypt(self._folder / record.location.segment, record.location, self._data_key(record.patient), out, pixels)
 
     def positions(self) -> dict[str, int]:
         """Every segment and its size in bytes."""
