@@ -15,7 +15,7 @@ BIG_ENDIAN = "1.2.840.10008.1.2.2"
 DEFLATED = "1.2.840.10008.1.2.1.99"
 CT = "1.2.840.10008.5.1.4.1.1.2"
 LONG = frozenset({"OB", "OD", "OF", "OL", "OV", "OW", "SQ", "SV", "UC", "UN", "UR", "UT", "UV"})
-CONTEXT = Context("sub-001", b"a key of the site, 32 bytes long.")
+CONTEXT = Context("sub-001", b"a key of the site, 32 bytes long.", date_shift=1234)
 
 
 def tag_of(keyword: str) -> int:

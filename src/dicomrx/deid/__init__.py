@@ -2,11 +2,12 @@
 
 from dicomrx.deid.actions import Context, pseudonymous_uid
 from dicomrx.deid.engine import deidentify
-from dicomrx.deid.profile import BASIC, Profile
+from dicomrx.deid.profile import BASIC, Profile, named_profile
 from dicomrx.deid.reading import Identity, Instance, read
 from dicomrx.deid.refusals import check
 from dicomrx.deid.scan import Needles, needles, proves, survivors
 from dicomrx.deid.second_look import look_again
+from dicomrx.deid.site_profile import site_profile
 from dicomrx.deid.writing import write
 
 __all__ = [
@@ -19,10 +20,12 @@ __all__ = [
     "check",
     "deidentify",
     "look_again",
+    "named_profile",
     "needles",
     "proves",
     "pseudonymous_uid",
     "read",
+    "site_profile",
     "survivors",
     "write",
 ]

@@ -32,7 +32,7 @@ def look_again(instance: Instance, output: Dataset, pseudonym: str, profile: Pro
 
 
 def _finds(sought: Needles, output: Dataset, pseudonym: str, profile: Profile) -> list[Place]:
-    return [place for place in places(output, sought.charsets, everywhere=False) if hit(sought, place, pseudonym, profile)]
+    return [place for place in places(output, sought.charsets, profile, everywhere=False) if hit(sought, place, pseudonym, profile)]
 
 
 def _replaced(sought: Needles, place: Place, pseudonym: str) -> bytes:
