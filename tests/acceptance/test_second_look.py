@@ -1,7 +1,6 @@
 """From thousands of planted values to the zip that leaves, through the real commands; and `dicomrx verify`, which looks again."""
 
 import io
-import re
 import shutil
 import zipfile
 from collections.abc import Callable, Iterator
@@ -16,7 +15,7 @@ from dicomrx.vault import State
 from tests import factories
 from tests.acceptance.pipeline import Pipeline, wait_until
 from tests.unit.deid_files import BIG_ENDIAN, DEFLATED, EXPLICIT, IMPLICIT, tag_of
-from tests.unit.test_deid_canaries import Planter, inflated, stressed
+from tests.unit.test_deid_canaries import Planter, inflated, stands_in, stressed
 
 SYNTAXES = (EXPLICIT, IMPLICIT, BIG_ENDIAN, DEFLATED)
 # An instance with a document inside is refused whole, so it would show nothing here.
@@ -39,13 +38,6 @@ def everything_that_leaves(pipeline: Pipeline) -> dict[str, bytes]:
             instance = read(io.BytesIO(data))
             found[name] = inflated(data, instance.transfer_syntax)
     return found
-
-
-def stands_in(value: bytes, everything: bytes) -> bool:
-    """A number of eight digits is found by chance in the long random ones that pseudonymous UIDs are, so it must stand alone."""
-    if value not in everything:
-        return False
-    return not value.isdigit() or re.search(rb"(?<!\d)" + value + rb"(?!\d)", everything) is not None
 
 
 def test_of_thousands_of_values_none_leaves_in_files_zips_names_or_logs(new_pipeline: Callable[..., Pipeline]) -> None:

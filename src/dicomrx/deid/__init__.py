@@ -2,7 +2,7 @@
 
 from dicomrx.deid.actions import Context, pseudonymous_uid
 from dicomrx.deid.engine import deidentify
-from dicomrx.deid.profile import BASIC, Profile, named_profile
+from dicomrx.deid.profile import BASIC, Profile, labelled_profile, named_profile
 from dicomrx.deid.reading import Identity, Instance, read
 from dicomrx.deid.refusals import check
 from dicomrx.deid.scan import Needles, needles, proves, survivors
@@ -19,6 +19,7 @@ __all__ = [
     "Profile",
     "check",
     "deidentify",
+    "labelled_profile",
     "look_again",
     "named_profile",
     "needles",

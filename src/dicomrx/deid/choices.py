@@ -11,7 +11,7 @@ from dicomrx.deid.actions import Action
 from dicomrx.deid.dummies import DUMMIES, SEQUENCES
 from dicomrx.deid.optional_actions import CLEAN, KEEP, otherwise
 from dicomrx.deid.options import OPTIONS
-from dicomrx.deid.rules import Rule, agreed_vr, basic_rule, gone, table
+from dicomrx.deid.rules import FOREIGN_GROUPS, Rule, agreed_vr, basic_rule, gone, table
 
 _UTC_OFFSET: Final = tag_for_keyword("TimezoneOffsetFromUTC")
 _TEXT_VALUE: Final = tag_for_keyword("TextValue")
@@ -36,7 +36,7 @@ def optional_rule(options: frozenset[str], tag: int, wire_vr: str | None) -> Rul
 
 def _letters(options: frozenset[str], tag: int, basic: Rule) -> dict[str, str]:
     """What each of the options says of an element: the table's column; of what the table leaves open, UIDs and the text of reports."""
-    row = table().get(f"{tag:08x}")
+    row = table().get(f"{tag:08x}") if tag >> 16 not in FOREIGN_GROUPS else {}
     if row is not None:
         columns = row.get("options", {})
         return {option: columns[OPTIONS[option].column] for option in sorted(options) if OPTIONS[option].column in columns}

@@ -13,6 +13,7 @@ from dicomrx.deid.rules import Rule
 from dicomrx.errors import ConfigError
 
 _DATES: Final = frozenset({"DA", "DT"})
+_LABEL: Final = "dicomrx {} 2026c"
 _CLEANING: Final = frozenset({"clean-descriptors", "clean-graphics", "clean-structured", "retain-patient"})
 
 
@@ -37,7 +38,7 @@ class Profile:
     def label(self) -> str:
         """For DeidentificationMethod (0012,0063), at most 64 characters: the name, the options beyond it, and the edition of the table."""
         more = (option.short for word, option in OPTIONS.items() if word in self.options - NAMED.get(self.name, self.options))
-        return f"dicomrx {'+'.join((self.name, *more))} 2026c"
+        return _LABEL.format("+".join((self.name, *more)))
 
     @property
     def methods(self) -> tuple[tuple[str, str], ...]:
@@ -77,6 +78,16 @@ def named_profile(text: str) -> Profile:
     if name not in NAMED:
         raise ConfigError(f"no profile is called {name!r}: use {' or '.join(NAMED)}, +option..., or a file that ends in .toml")
     return Profile(name, NAMED[name] | known_options(more))
+
+
+def labelled_profile(label: str) -> Profile | None:
+    """The profile that has this label; None for a site's own, which only its file can tell."""
+    begin, end = _LABEL.split("{}")
+    name, *shorts = label.removeprefix(begin).removesuffix(end).split("+")
+    words = {option.short: word for word, option in OPTIONS.items()}
+    if name not in NAMED or not words.keys() >= set(shorts):
+        return None
+    return Profile(name, NAMED[name] | {words[short] for short in shorts})
 
 
 def known_options(words: list[str]) -> frozenset[str]:

@@ -18,7 +18,7 @@ from dicomrx.deid.dummies import BY_ITEMS, SEQUENCES
 _SIMPLE: Final = {"X/D": "D", "Z/D": "D", "X/Z/D": "D", "X/Z": "Z", "X/Z/U*": "R"}
 _PSEUDONYMS: Final = frozenset({0x00100010, 0x00100020})
 # Commands, file meta, directory records: no data set has them. 50xx and 60xx are curves and overlays.
-_FOREIGN_GROUPS: Final = frozenset({0x0000, 0x0002, 0x0004, 0x0006})
+FOREIGN_GROUPS: Final = frozenset({0x0000, 0x0002, 0x0004, 0x0006})
 _GRAPHIC_GROUPS: Final = frozenset({0x5000, 0x6000})
 # Sent as UN, these are what the dictionary says where size, grammar or nesting agree; text sent as UN could be anything.
 _PROVEN: Final = frozenset({"AT", "CS", "DS", "FD", "FL", "IS", "SL", "SQ", "SS", "UI", "UL", "US"})
@@ -48,7 +48,7 @@ def basic_rule(tag: int, wire_vr: str | None) -> Rule:
         return gone("private")
     if group & 0xFF00 in _GRAPHIC_GROUPS:
         return gone("curves, overlays and what is said about them: a bitmap can show a name, and no program can clean it")
-    if group in _FOREIGN_GROUPS or not tag & 0xFFFF:
+    if group in FOREIGN_GROUPS or not tag & 0xFFFF:
         return gone("a group of which nothing is kept: commands, meta, directories, group lengths")
     return _public_rule(tag, wire_vr)
 

@@ -43,6 +43,11 @@ class Profiles:
         by_ae = {row.calling_ae: _profile("AE_PROFILES", row.profile) for row in settings.ae_profiles}
         return cls(_profile("PROFILE", settings.profile), by_ae)
 
+    @property
+    def all(self) -> tuple[deid.Profile, ...]:
+        """Each of them."""
+        return (self.default, *self.by_ae.values())
+
     def for_ae(self, calling_ae: str | None) -> deid.Profile:
         """The profile of what this AE title sends."""
         return self.by_ae.get(calling_ae or "", self.default)
