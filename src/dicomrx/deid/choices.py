@@ -20,6 +20,8 @@ _EDITIONS: Final = frozenset(
     tag_for_keyword(keyword) for keyword in ("ContextGroupVersion", "ContextGroupLocalVersion", "TemplateVersion", "TemplateLocalVersion")
 )
 _SEQUENCE_DUMMIES: Final = frozenset(tag_for_keyword(keyword) for keyword in SEQUENCES)
+_PRIVATE_TEXTS: Final = frozenset({"LO", "LT", "SH", "ST", "UC", "UT"})
+_PRIVATE_NUMBERS: Final = frozenset({*values.SIZES, "CS", "DS", "IS"}) - {"OW"}
 _WIRE_VRS_UNTOLD: Final = frozenset({None, "UN"})
 
 
@@ -110,18 +112,15 @@ def private_rule(options: frozenset[str], tag: int, wire_vr: str | None, creator
     if known == "SQ":
         return Rule("R", known, actions.remove, f"{reason}; its items are de-identified", chosen=True)
     code, action = _private_action(options, known)
-    return Rule(code, known, action, reason, chosen=True) if action else gone(f"{reason}, but not what its VR can hold")
+    return (
+        gone(f"{reason}, but its bytes are nothing that can be read") if action is None else Rule(code, known, action, reason, chosen=True)
+    )
 
 
 def _private_action(options: frozenset[str], vr: str) -> tuple[str, Action | None]:
-    """What the options make of each VR; names, titles, addresses and bytes stay under none."""
-    if vr in {"DA", "DT", "TM"}:
-        letter = "C" if "modified-dates" in options else "K"
-        return letter, {"C": CLEAN, "K": KEEP}[letter][vr] if options & {"modified-dates", "full-dates"} else None
-    if vr == "AS":
-        return "K", KEEP[vr] if "retain-patient" in options else None
+    """What becomes of each VR; the standard lists no names, titles, dates and ages as safe, so none of these stays."""
     if vr == "UI":
         return ("K", KEEP[vr]) if "retain-uids" in options else ("U", actions.new_uid)
-    if vr in values.TEXTS:
-        return "C", None if vr in {"AE", "PN", "UR"} else actions.keep_technical
-    return "K", None if vr in {"OB", "OW", "UN"} else KEEP.get(vr)
+    if vr in _PRIVATE_TEXTS:
+        return "C", actions.keep_technical
+    return "K", KEEP[vr] if vr in _PRIVATE_NUMBERS else None

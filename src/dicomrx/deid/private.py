@@ -10,6 +10,7 @@ from dicomrx.deid.reading import element_at, raw_text
 from dicomrx.deid.rules import Rule
 
 _FIRST_BLOCK: Final = 0x10
+_LAST_BLOCK: Final = 0xFF
 _CREATOR_VRS: Final = frozenset({"LO", "UN", None})
 
 
@@ -17,6 +18,11 @@ def creator_tag(tag: int) -> int | None:
     """Where the creator of a private element stands in its data set or item; None for an element that belongs to no block."""
     block = tag >> 8 & 0xFF
     return tag & 0xFFFF0000 | block if tag >> 16 & 1 and block >= _FIRST_BLOCK else None
+
+
+def is_creator(tag: int) -> bool:
+    """True where a creator stands."""
+    return bool(tag >> 16 & 1) and _FIRST_BLOCK <= tag & 0xFFFF <= _LAST_BLOCK
 
 
 def rule_in(holder: Dataset, tag: int, wire_vr: str | None, profile: Profile) -> Rule:

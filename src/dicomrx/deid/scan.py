@@ -16,7 +16,7 @@ from pydicom.tag import BaseTag
 from dicomrx.deid import extra_rules, spellings
 from dicomrx.deid.comments import comment_segments
 from dicomrx.deid.dummies import DUMMIES
-from dicomrx.deid.private import creator_tag, rule_in
+from dicomrx.deid.private import is_creator, rule_in
 from dicomrx.deid.profile import BASIC, Profile
 from dicomrx.deid.reading import Instance, charset_of, decode, known_vr, quiet, raw_text, walk
 from dicomrx.deid.structure import text_of
@@ -172,7 +172,7 @@ def places(dataset: Dataset, charsets: frozenset[tuple[str, ...]], profile: Prof
 
 
 def _is_innocent(tag: BaseTag, profile: Profile) -> bool:
-    return keyword_for_tag(tag) in _INNOCENT or (creator_tag(tag) == tag and "retain-safe-private" in profile.options)
+    return keyword_for_tag(tag) in _INNOCENT or (is_creator(tag) and "retain-safe-private" in profile.options)
 
 
 def label(tag: int) -> str:
