@@ -10,6 +10,7 @@ import pytest
 from pydicom.datadict import DicomDictionary, dictionary_VR  # type: ignore[attr-defined]
 
 from dicomrx.deid import BASIC, Profile, read
+from dicomrx.deid import dates as dates_of
 from tests.unit.deid_files import (
     BIG_ENDIAN,
     DEFLATED,
@@ -65,7 +66,7 @@ class Planter:
         if vr in TOKENS:
             return b"Cnry%05dQx" % number
         # Whole weeks apart: a shift that is none leaves no two of them alike.
-        day = dt.date(1890, 1, 1) + dt.timedelta(weeks=number % 9000)
+        day = dt.date(1890, 1, 1) + dt.timedelta(weeks=number)
         return {
             "AS": b"%03dY" % (number % 1000) if number < 1000 else None,
             "CS": b"CNRY%05dQ" % number,
@@ -76,6 +77,11 @@ class Planter:
             "TM": b"2359%02d.%06d" % (number % 60, number),
             "UI": b"1.9.8877.1%05d" % number,
         }.get(vr)
+
+    def moved(self, days: int) -> set[bytes]:
+        """What the dates among them become, which by chance is another of them."""
+        dates = ((vr, value) for value, (_, vr) in self._homes.items() if vr in {"DA", "DT"})
+        return {str(dates_of.moved(vr, value.decode(), days)).encode() for vr, value in dates}
 
 
 def _keeps(profile: Profile, tag: int, vr: str, value: bytes, syntax: str) -> bool:

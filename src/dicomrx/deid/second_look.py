@@ -16,8 +16,8 @@ _FIXED = frozenset({"OB", "OW", "UI", "UN", None})
 def look_again(instance: Instance, output: Dataset, pseudonym: str, profile: Profile = BASIC) -> list[str]:
     """Search the output of `deidentify` for what the profile removed, and put the VR's dummy wherever any of it still stands.
 
-    A private element goes instead. Returns the keywords of the elements that were changed. Raises Reject "second-look", naming the element and never the value, where
-    no dummy can stand: in a UID, or in a comment inside compressed pixels.
+    A private element goes instead. Returns the keywords of the elements that were changed. Raises Reject "second-look", naming the element
+    and never the value, where no dummy can stand: in a UID, or in a comment inside compressed pixels.
     """
     sought = needles(instance, profile)
     with quiet():
