@@ -23,7 +23,7 @@ OperatorsName = "keep"
 PatientSexNeutered = "keep"
 ReferencedSOPInstanceUID = "uid"
 RequestAttributesSequence = "keep"
-ContentSequence = "dummy"
+ContentSequence = "empty"
 """
 
 

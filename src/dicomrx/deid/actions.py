@@ -96,8 +96,8 @@ def terminology_uid(context: Context, _tag: int, _vr: str, value: bytes) -> byte
     return b"\\".join(_mapped(context, part, kept) for part in value.split(b"\\"))
 
 
-def class_uid(context: Context, tag: int, vr: str, value: bytes) -> bytes | None:
-    """K for a UID of a class; what is no UID is treated as an instance's."""
+def keep_uid(context: Context, tag: int, vr: str, value: bytes) -> bytes | None:
+    """K; what is no UID is treated as an instance's."""
     return value if values.is_uid(value) else new_uid(context, tag, vr, value)
 
 

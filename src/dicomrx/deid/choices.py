@@ -1,6 +1,6 @@
 """What options and a site's own rules make of an element, where the Basic Profile has another rule for it."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Final
 
 from pydicom.datadict import dictionary_VR, tag_for_keyword
@@ -8,7 +8,7 @@ from pydicom.tag import BaseTag
 
 from dicomrx.deid import actions, optional_actions, safe_private, values
 from dicomrx.deid.actions import Action
-from dicomrx.deid.dummies import DUMMIES, SEQUENCES
+from dicomrx.deid.dummies import DUMMIES
 from dicomrx.deid.optional_actions import CLEAN, KEEP, otherwise
 from dicomrx.deid.options import OPTIONS
 from dicomrx.deid.rules import FOREIGN_GROUPS, Rule, agreed_vr, basic_rule, gone, table
@@ -19,7 +19,6 @@ _TEXT_VALUE: Final = tag_for_keyword("TextValue")
 _EDITIONS: Final = frozenset(
     tag_for_keyword(keyword) for keyword in ("ContextGroupVersion", "ContextGroupLocalVersion", "TemplateVersion", "TemplateLocalVersion")
 )
-_SEQUENCE_DUMMIES: Final = frozenset(tag_for_keyword(keyword) for keyword in SEQUENCES)
 _PRIVATE_TEXTS: Final = frozenset({"LO", "LT", "SH", "ST", "UC", "UT"})
 _PRIVATE_NUMBERS: Final = frozenset({*values.SIZES, "CS", "DS", "IS"}) - {"OW"}
 _WIRE_VRS_UNTOLD: Final = frozenset({None, "UN"})
@@ -62,45 +61,38 @@ def _action(letter: str, tag: int, vr: str) -> Action | None:
     return None if vr in {"OB", "OW", "UN"} else (KEEP if letter == "K" else CLEAN).get(vr)
 
 
-def _made(code: str, action: Action) -> Callable[[Rule, str], Rule]:
-    return lambda basic, vr: Rule(code, vr, otherwise(action, basic.action), "the site's own rule", chosen=True)
-
-
-def _by_vr(code: str, known: Mapping[str, Action]) -> Callable[[Rule, str], Rule]:
-    def rule(basic: Rule, vr: str) -> Rule:
-        if vr == "SQ":
-            return Rule("R", vr, actions.remove, "the site's own rule: its items are de-identified", chosen=True)
-        return _made(code, known[vr])(basic, vr)
-
-    return rule
-
-
-# A site's word -> the rule it makes, and the VRs it can be said of.
-_SITE: Final[Mapping[str, tuple[Callable[[Rule, str], Rule], frozenset[str]]]] = {
-    "remove": (lambda _basic, _vr: gone("the site's own rule"), frozenset({*KEEP, "SQ"})),
-    "empty": (_made("Z", actions.empty), frozenset({*KEEP, "SQ"})),
-    "dummy": (_made("D", actions.dummy), frozenset(DUMMIES)),
-    "keep": (_by_vr("K", KEEP), frozenset({*KEEP, "SQ"})),
-    "uid": (_made("U", actions.new_uid), frozenset({"UI"})),
-    "clean": (_by_vr("C", CLEAN), frozenset({*values.TEXTS - {"PN", "UR"}, "CS", "SQ"})),
-    "shift": (_made("C", optional_actions.shift_date), frozenset({"DA", "DT"})),
+# A site's word -> the code of its rule, and what is done to a value of each VR that it can be said of.
+_SITE: Final[Mapping[str, tuple[str, Mapping[str, Action]]]] = {
+    "remove": ("X", dict.fromkeys(KEEP, actions.remove)),
+    "empty": ("Z", dict.fromkeys(KEEP, actions.empty)),
+    "dummy": ("D", dict.fromkeys(DUMMIES, actions.dummy)),
+    "keep": ("K", KEEP),
+    "uid": ("U", {"UI": actions.new_uid}),
+    "clean": ("C", {vr: action for vr, action in CLEAN.items() if vr not in {"DA", "DT", "TM"}}),
+    "shift": ("C", dict.fromkeys(("DA", "DT"), CLEAN["DA"])),
 }
 SITE_WORDS: Final = tuple(_SITE)
+# Of sequences: kept or cleaned means that the items are de-identified.
+_SITE_OF_SEQUENCES: Final = {"remove": "X", "empty": "Z", "keep": "R", "clean": "R"}
 
 
 def allows(word: str, tag: int) -> bool:
     """True where a site's word can be said of an attribute, whichever VR of the dictionary it is sent with."""
     vrs = dictionary_VR(BaseTag(tag)).split(" or ")
-    return set(vrs) <= _SITE[word][1] or (word == "dummy" and tag in _SEQUENCE_DUMMIES)
+    return _SITE[word][1].keys() >= set(vrs) or (vrs == ["SQ"] and word in _SITE_OF_SEQUENCES)
 
 
 def site_rule(word: str, tag: int, wire_vr: str | None) -> Rule:
     """The rule that a site's word makes; the Basic Profile's where the element was sent as something else."""
-    basic = basic_rule(tag, wire_vr)
-    vr = agreed_vr(tag, wire_vr)
+    basic, vr, reason = basic_rule(tag, wire_vr), agreed_vr(tag, wire_vr), "the site's own rule"
     if word == "remove":
-        return gone("the site's own rule")
-    return basic if vr is None else _SITE[word][0](basic, vr)
+        return gone(reason)
+    if vr is None:
+        return basic
+    if vr == "SQ":
+        return Rule(_SITE_OF_SEQUENCES[word], vr, actions.remove, reason, chosen=True)
+    code, by_vr = _SITE[word]
+    return Rule(code, vr, otherwise(by_vr[vr], basic.action), reason, chosen=True)
 
 
 def private_rule(options: frozenset[str], tag: int, wire_vr: str | None, creator: str | None) -> Rule:
@@ -112,9 +104,9 @@ def private_rule(options: frozenset[str], tag: int, wire_vr: str | None, creator
     if known == "SQ":
         return Rule("R", known, actions.remove, f"{reason}; its items are de-identified", chosen=True)
     code, action = _private_action(options, known)
-    return (
-        gone(f"{reason}, but its bytes are nothing that can be read") if action is None else Rule(code, known, action, reason, chosen=True)
-    )
+    if action is None:
+        return gone(f"{reason}, but its bytes are nothing that can be read")
+    return Rule(code, known, action, reason, chosen=True)
 
 
 def _private_action(options: frozenset[str], vr: str) -> tuple[str, Action | None]:

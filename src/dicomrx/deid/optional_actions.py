@@ -5,7 +5,7 @@ import hmac
 from typing import Final
 
 from dicomrx.deid import dates, descriptors, values
-from dicomrx.deid.actions import Action, Context, keep_bulk, keep_coded, keep_number, new_uid
+from dicomrx.deid.actions import Action, Context, keep_bulk, keep_coded, keep_number, keep_uid
 from dicomrx.deid.dummies import DUMMIES
 
 _TITLE_DIGITS: Final = 12
@@ -53,11 +53,6 @@ def keep_text(context: Context, _tag: int, vr: str, value: bytes) -> bytes | Non
     """K where it is text of its VR and character set; anything else takes the dummy."""
     text = values.decoded_with_escapes(value, context.charset)
     return value if text is not None and values.is_text(vr, text.rstrip("\0")) else DUMMIES[vr][0]
-
-
-def keep_uid(context: Context, tag: int, vr: str, value: bytes) -> bytes | None:
-    """K; what is no UID is treated as if it were not to be kept."""
-    return value if values.is_uid(value) else new_uid(context, tag, vr, value)
 
 
 def clean_text(context: Context, _tag: int, vr: str, value: bytes) -> bytes | None:

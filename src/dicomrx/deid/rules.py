@@ -72,7 +72,7 @@ def _named_rules() -> Mapping[int, tuple[str, Action, str]]:
     kinds: tuple[tuple[Mapping[str, tuple[str, ...]], str, Action], ...] = (
         (extra_rules.TECHNICAL, "K", actions.keep_technical),
         (extra_rules.CODES, "K", actions.keep_code),
-        (extra_rules.CLASS_UIDS, "K", actions.class_uid),
+        (extra_rules.CLASS_UIDS, "K", actions.keep_uid),
         (extra_rules.TERMINOLOGY_UIDS, "U", actions.terminology_uid),
         (extra_rules.BULK, "K", actions.keep_bulk),
         (extra_rules.CHARSET, "K", actions.keep_charset),

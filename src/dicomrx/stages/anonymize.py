@@ -61,7 +61,7 @@ def _profile(setting: str, text: str) -> deid.Profile:
         return deid.site_profile(path.read_text("utf-8"), path.stem)
     except (ConfigError, OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else error
-        raise ConfigError(f"{ENV_PREFIX}{setting}={safe(text, 60)}: {why}") from error
+        raise ConfigError(f"{ENV_PREFIX}{setting}={safe(text, 200)}: {why}") from error
 
 
 @dataclass(frozen=True)
