@@ -1,4 +1,4 @@
-"""Dates, times and ages as bytes: what is one, and what is left of it when it moves or is capped."""
+"""Dates, times and ages as text: what is one, and what is left of it when it moves or is capped."""
 
 import re
 from collections.abc import Callable

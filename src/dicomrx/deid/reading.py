@@ -154,8 +154,10 @@ def charset_of(dataset: Dataset, inherited: tuple[str, ...]) -> tuple[str, ...]:
 
 def decode(value: bytes, charset: tuple[str, ...]) -> str:
     """The text of a value; where the declared set does not fit, as Latin-1, so that no two values ever become one."""
-    with quiet():
-        plain = values.decoded_with_escapes(value, charset)
+    plain = values.decoded(value, charset)
+    if plain is None and b"\x1b" in value:
+        with quiet():
+            plain = values.decoded_with_escapes(value, charset)
     if plain is None:
         plain = value.decode("latin-1")
     return " ".join(unicodedata.normalize("NFC", plain).strip("\0 ").split())
