@@ -24,7 +24,7 @@ from dicomrx.runner import Job
 from dicomrx.spool import durable
 from dicomrx.spool.intake import Intake
 from dicomrx.spool.layout import Spool
-from dicomrx.stages.anonymize import Anonymize
+from dicomrx.stages.anonymize import Anonymize, Profiles
 from dicomrx.vault import open_bound
 from tests.spool_rig import receive
 from tests.unit.deid_files import BIG_ENDIAN, DEFLATED, EXPLICIT, IMPLICIT, bundled, element, file_of, item, joined, needed
@@ -41,7 +41,7 @@ class Gateway:
     def __init__(self, root: Path) -> None:
         self.spool = Spool.open(root / "storage", root / "zips", make=True)
         self.state = open_bound(root / "state", self.spool)
-        self._stage = Anonymize(self.spool, self.state, profile="basic", burned_in="pass", issuers={}, placeholders=())
+        self._stage = Anonymize(self.spool, self.state, profiles=Profiles(deid.BASIC, {}), burned_in="pass", issuers={}, placeholders=())
         self._intake = Intake(self.spool)
         self.taken = 0
 

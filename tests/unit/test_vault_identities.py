@@ -13,9 +13,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from dicomrx.errors import ConfigError, PermissionRefused
 from dicomrx.vault import State
+from dicomrx.vault.keys import Keys
 from tests.unit.vault_files import who
 
 ALLOCATE = """
@@ -174,6 +177,20 @@ def test_a_number_is_on_disk_before_it_is_given(tmp_path: Path) -> None:
     assert "sync(" in journal[-1]
     assert any("ftruncate(" in line for line in journal)
     assert not any("unlink(" in line for line in journal)
+
+
+@given(st.lists(st.integers(1, 10**6), min_size=400, max_size=400, unique=True), st.binary(min_size=32, max_size=32))
+def test_a_patients_dates_always_move_back_by_the_same_one_to_ten_years_and_nobody_can_tell_which(
+    numbers: list[int], secret: bytes
+) -> None:
+    keys, others = Keys.derive(secret), Keys.derive(secret[::-1] + b"x")
+    shifts = [keys.date_shift(number) for number in numbers]
+    assert shifts == [Keys.derive(secret).date_shift(number) for number in numbers]
+    assert all(366 <= shift <= 3650 for shift in shifts)
+    assert len(set(shifts)) > 300
+    assert min(shifts) < 800
+    assert max(shifts) > 3200
+    assert shifts != [others.date_shift(number) for number in numbers]
 
 
 def test_the_store_is_the_owners_alone_whatever_the_umask(tmp_path: Path) -> None:

@@ -138,6 +138,10 @@ class State:
         """Take over a site's own numbering, all or nothing; returns how many patients are new. Raises ConfigError."""
         return self._identities.assign(numbering)
 
+    def date_shift(self, patient: Patient) -> int:
+        """Days from 366 to 3650 by which this patient's dates move back, in every study."""
+        return self._keys.date_shift(patient.number)
+
     def highest_number(self) -> int:
         """The highest number ever given."""
         return self._identities.highest_number()
