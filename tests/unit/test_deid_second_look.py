@@ -102,7 +102,7 @@ def test_pixels_and_bulk_are_never_searched() -> None:
     assert looked_at(instance_of(ORIGINAL | pixels))[0] == []
 
 
-def test_what_a_profile_keeps_is_no_find_even_where_it_is_something_that_goes_elsewhere() -> None:
+def test_a_date_or_uid_that_a_profile_keeps_is_no_find_and_a_name_in_text_that_it_keeps_is_one() -> None:
     parts = ORIGINAL | {
         tag_of("StudyDate"): ("DA", b"19470923"),
         tag_of("InstitutionName"): ("LO", b"Quixano Clinic"),
@@ -111,8 +111,8 @@ def test_what_a_profile_keeps_is_no_find_even_where_it_is_something_that_goes_el
     }
     keeping = site_profile('options = ["full-dates", "retain-institution"]\n[rules]\nFrameOfReferenceUID = "keep"', "a")
     found, output = looked_at(instance_of(parts), profile=keeping, SequenceName=("SH", b"Quixano"), AcquisitionTime=("TM", b"101112"))
-    assert found == ["SequenceName"]
-    assert (output.StudyDate, output.InstitutionName, output.FrameOfReferenceUID) == ("19470923", "Quixano Clinic", "1.2.3.5")
+    assert found == ["InstitutionName", "SequenceName"]
+    assert (output.StudyDate, output.InstitutionName, output.FrameOfReferenceUID) == ("19470923", "ANON", "1.2.3.5")
     assert "ImageComments" not in output
 
 

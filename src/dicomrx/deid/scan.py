@@ -28,6 +28,7 @@ _TEXT: Final = frozenset({"AE", "DA", "DT", "LO", "LT", "PN", "SH", "ST", "UC", 
 _IDS: Final = frozenset({"LO", "SH"})
 _NUMBERS: Final = frozenset({"AS", "AT", "CS", "DS", "FD", "FL", "IS", "SL", "SS", "SV", "TM", "UL", "US", "UV"})
 _DATES: Final = frozenset({"DA", "DT"})
+_KEPT: Final = frozenset({*_DATES, "UI"})
 _PIXELS: Final = frozenset({0x7FE00008, 0x7FE00009, 0x7FE00010})
 # Codes and the maker's name, also where it says whose private elements follow, share words with names; they are searched only on demand.
 _INNOCENT: Final = frozenset({"Manufacturer", "ManufacturerModelName", *next(iter(extra_rules.CODES.values()))})
@@ -148,7 +149,8 @@ def proves(sought: Needles, original: Dataset) -> bool:
 def hit(sought: Needles, place: Place, pseudonym: str, profile: Profile) -> bool:
     """True where a needle stands in a value.
 
-    What an option or the site keeps is no find; a date that was moved may by chance be another element's original, never its own.
+    A date or UID that an option or the site keeps is none, and one that was moved may by chance be another element's original, never
+    its own. Text that is kept is searched all the same: a clinic may bear the patient's name.
     """
     found: set[str] = set()
     for text in place.texts:
@@ -157,7 +159,7 @@ def hit(sought: Needles, place: Place, pseudonym: str, profile: Profile) -> bool
     rule = rule_in(place.holder, place.tag, place.vr, profile) if found else None
     if rule is not None and rule.chosen and place.vr in _DATES and rule.code == "C":
         return bool(found & sought.dates.get(place.tag, frozenset()))
-    return rule is not None and not (rule.chosen and rule.code == "K")
+    return rule is not None and not (rule.chosen and rule.code == "K" and place.vr in _KEPT)
 
 
 def places(dataset: Dataset, charsets: frozenset[tuple[str, ...]], profile: Profile, *, everywhere: bool) -> Iterator[Place]:
