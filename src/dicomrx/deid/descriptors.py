@@ -51,12 +51,14 @@ _UNITS: Final = _words("ch cgy cm d deg gy hz k kev kg khz kv kvp ma mas mbq mci
 # Beside a month, in the languages of the vocabulary, a number is part of a date ...
 _MONTHS: Final = _words("""
     jan january januar jänner janner januari janvier janv enero ene gennaio gen feb february februar feber februari février fevrier févr
-    fevr febrero febbraio mar march märz marz mär mrz maart mrt mars marzo apr april avril avr abril abr aprile may mai mei mayo maggio mag
+    fevr febrero febbraio mar march märz marz mär mrz maart mars marzo apr april avril avr abril abr aprile may mai mei mayo maggio
     jun june juni juin junio giugno giu jul july juli juillet juil julio luglio lug aug august augustus août aout agosto ago sep sept
-    september septembre septiembre settembre set oct october oktober okt octobre octubre ottobre ott nov november novembre noviembre
+    september septembre septiembre settembre set october oktober okt octobre octubre ottobre ott nov november novembre noviembre
     dec december dezember dez décembre decembre déc diciembre dic dicembre
 """)
-# ... and beside these of an age, a telephone, an ID, a place.
+# ... and these are months beside a bare number only: magnitude, Magnetresonanztomographie, optical coherence.
+_ALSO_MONTHS: Final = _words("mag mrt oct")
+# Beside these it is part of an age, a telephone, an ID, a place.
 _PERSONAL: Final = _words("""
     geb geboren geburtsdatum gebdat born dob birth birthdate né née nés naissance nacido nacida nacimiento nato nata nascita
     geboortedatum alter alt age aged ans años anni jaar jahre jahr jährig jährige jähriger jährigen j y yo yr yrs year years old f sex
@@ -176,12 +178,17 @@ def _harmless(tokens: list[_Token], begin: int, end: int) -> bool:
 def _overshadowed(tokens: list[_Token]) -> Iterator[int]:
     """Numbers near a month, a year or a word that comes with a person; words behind a title (Dr. Hand)."""
     for i, token in enumerate(tokens):
-        is_date = _DIGIT.sub("", token.folded) in _MONTHS or _YEAR.fullmatch(token.text)
-        if is_date or token.folded in _PERSONAL:
-            near = range(max(0, i - _REACH), min(i + _REACH + 1, len(tokens)))
-            yield from (j for j in near if _DIGIT.search(tokens[j].text))
+        letters = _DIGIT.sub("", token.folded)
+        if letters in _MONTHS or token.folded in _PERSONAL or _YEAR.fullmatch(token.text):
+            yield from (j for j in _near(i, _REACH, tokens) if _DIGIT.search(tokens[j].text))
+        elif letters in _ALSO_MONTHS:
+            yield from (j for j in _near(i, 1, tokens) if _is_bare(tokens[j]))
         elif token.folded in _TITLES:
             yield from range(i + 1, min(i + _REACH + 1, len(tokens)))
+
+
+def _near(i: int, reach: int, tokens: list[_Token]) -> range:
+    return range(max(0, i - reach), min(i + reach + 1, len(tokens)))
 
 
 def _joined(tokens: list[_Token], stays: list[bool]) -> str:
