@@ -18,14 +18,13 @@ _CHARACTER: Final = r"(?:[A-Za-z0-9]|[^\x00-\x7f\s–—…„“”‚‘’«�
 _TOKEN: Final = re.compile(
     r"[^\W\d_]{1,5}['’](?=\w)"  # noqa: RUF001 - l'épaule, dell'anca: no l for left
     rf"|[TR]2\*{_CHARACTER}*"  # T2*, which is not T2
-    r"|(?<![\w.,])(?:[12]?[1-9]|[123]0|31)\.(?:0?[1-9]|1[0-2])\.(?!\d)"  # 12.3., a day without its year
+    r"|(?:[12]?[1-9]|[123]0|31)\.(?:0?[1-9]|1[0-2])\.(?!\d)"  # 12.3., a day without its year
     rf"|{_CHARACTER}+(?:(?<=\d)[.,](?=\d){_CHARACTER}+)*",
     re.IGNORECASE,
 )
 _CAMEL: Final = re.compile(r"(?<=[a-zß-öø-ÿ]{2})(?=[A-ZÀ-ÖØ-Þ])")
 _SEPARATOR: Final = re.compile(r" ?|(?: ?[-_/+.,:^&] ?)")
 _DIGIT: Final = re.compile(r"\d")
-_YEAR: Final = re.compile(r"\d{4}")
 
 # IDs, telephones and dates have leading zeros, and more digits than four.
 _NUMBER: Final = re.compile(r"(?=.{1,5}$)(?:0|[1-9]\d{0,2})(?:[.,]\d{1,3})?", re.ASCII)
@@ -56,8 +55,8 @@ _MONTHS: Final = _words("""
     september septembre septiembre settembre set october oktober okt octobre octubre ottobre ott nov november novembre noviembre
     dec december dezember dez décembre decembre déc diciembre dic dicembre
 """)
-# ... and these are months beside a bare number only: magnitude, Magnetresonanztomographie, optical coherence.
-_ALSO_MONTHS: Final = _words("mag mrt oct")
+# ... and these are months beside a bare number only: intravenous, magnitude, Magnetresonanztomographie, optical coherence.
+_ALSO_MONTHS: Final = _words("iv mag mrt oct")
 # Beside these it is part of an age, a telephone, an ID, a place.
 _PERSONAL: Final = _words("""
     geb geboren geburtsdatum gebdat born dob birth birthdate né née nés naissance nacido nacida nacimiento nato nata nascita
@@ -108,6 +107,7 @@ def _once(text: str, own_words: frozenset[str]) -> str:
             stays[begin:end] = [False] * (end - begin)
     for i in _overshadowed(tokens):
         stays[i] = False
+    _drop_with(tokens, stays)
     return _joined(tokens, stays)
 
 
@@ -161,14 +161,18 @@ def _adjoin(one: _Token, other: _Token) -> bool:
 
 
 def _is_bare(token: _Token) -> bool:
-    return not any(c.isalpha() for c in token.text)
+    return _DIGIT.search(token.text) is not None and not any(c.isalpha() for c in token.text)
+
+
+def _is_measured(tokens: list[_Token], i: int) -> bool:
+    """True where a unit follows; one letter is none here, for in 12/03/85 M it is the sex."""
+    return i + 1 < len(tokens) and len(tokens[i + 1].text) > 1 and tokens[i + 1].folded in _UNITS
 
 
 def _harmless(tokens: list[_Token], begin: int, end: int) -> bool:
     run = tokens[begin:end]
     if len(run) == 1:
-        measured = end < len(tokens) and len(tokens[end].text) > 1 and tokens[end].folded in _UNITS
-        return measured or not _DAY_AND_MONTH.fullmatch(run[0].text)
+        return _is_measured(tokens, begin) or not _DAY_AND_MONTH.fullmatch(run[0].text)
     if not any(map(_is_bare, run)):
         return True  # T1/T2, C5-C7, 2D_3mm
     levels = _VERTEBRAE.fullmatch(run[0].text + "".join(token.before + token.text for token in run[1:]))
@@ -176,15 +180,23 @@ def _harmless(tokens: list[_Token], begin: int, end: int) -> bool:
 
 
 def _overshadowed(tokens: list[_Token]) -> Iterator[int]:
-    """Numbers near a month, a year or a word that comes with a person; words behind a title (Dr. Hand)."""
+    """Numbers near a month or a word that comes with a person; words behind a title (Dr. Hand)."""
     for i, token in enumerate(tokens):
         letters = _DIGIT.sub("", token.folded)
-        if letters in _MONTHS or token.folded in _PERSONAL or _YEAR.fullmatch(token.text):
+        if letters in _MONTHS or token.folded in _PERSONAL:
             yield from (j for j in _near(i, _REACH, tokens) if _DIGIT.search(tokens[j].text))
         elif letters in _ALSO_MONTHS:
             yield from (j for j in _near(i, 1, tokens) if _is_bare(tokens[j]))
         elif token.folded in _TITLES:
             yield from range(i + 1, min(i + _REACH + 1, len(tokens)))
+
+
+def _drop_with(tokens: list[_Token], stays: list[bool]) -> None:
+    """With a number that goes go the bare ones near it: they may be one date in a spelling that is not known, such as 12.V.85."""
+    for i in [*range(len(tokens)), *reversed(range(len(tokens)))]:
+        if not stays[i] and _is_bare(tokens[i]):
+            for j in _near(i, _REACH, tokens):
+                stays[j] = stays[j] and (not _is_bare(tokens[j]) or _is_measured(tokens, j))
 
 
 def _near(i: int, reach: int, tokens: list[_Token]) -> range:
