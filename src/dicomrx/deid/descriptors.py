@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 
 from dicomrx.deid.spellings import WORD
 
-# Beyond ASCII only these stand between words; any other character belongs to a word, which then is in no vocabulary.
+# Beyond ASCII only these stand between words; any other sign, seen or not, belongs to a word, which then is in no vocabulary.
 _CHARACTER: Final = r"(?:[A-Za-z0-9]|[^\x00-\x7f\s–—…„“”‚‘’«»·•×])"  # noqa: RUF001 - dashes and quotes as people type them
 _TOKEN: Final = re.compile(
     r"[^\W\d_]{1,5}['’](?=\w)"  # noqa: RUF001 - l'épaule, dell'anca: no l for left
@@ -88,11 +88,10 @@ def vocabulary() -> frozenset[str]:
 
 
 def clean(text: str, own_words: frozenset[str]) -> str:
-    """What may stay of one value, composed (NFC), never longer; empty where nothing may.
+    """What may stay of one value, spelled as it was and never longer; empty where nothing may.
 
-    `own_words` are the words of the instance's own identifiers, casefolded and composed: they go even if the vocabulary has them.
+    `own_words` are the words of the instance's own identifiers, casefolded and composed (NFC): they go even if the vocabulary has them.
     """
-    text = "".join(c for c in unicodedata.normalize("NFC", text) if unicodedata.category(c) != "Cf")  # zero width
     # What has lost its middle is looked at again: 12 Foo 85.
     while (cleaned := _once(text, own_words)) != text:
         text = cleaned
@@ -165,8 +164,7 @@ def _is_bare(token: _Token) -> bool:
 
 
 def _is_measured(tokens: list[_Token], i: int) -> bool:
-    """True where a unit follows; one letter is none here, for in 12/03/85 M it is the sex."""
-    return i + 1 < len(tokens) and len(tokens[i + 1].text) > 1 and tokens[i + 1].folded in _UNITS
+    return i + 1 < len(tokens) and tokens[i + 1].folded in _UNITS
 
 
 def _harmless(tokens: list[_Token], begin: int, end: int) -> bool:
