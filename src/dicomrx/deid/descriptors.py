@@ -131,14 +131,10 @@ def _known(token: _Token, own_words: frozenset[str]) -> bool:
 
 
 def _is_technical(text: str) -> bool:
-    if _NUMBER.fullmatch(text) or _LETTERED.fullmatch(text) or _MATRIX.fullmatch(text):
+    if any(rule.fullmatch(text) for rule in (_NUMBER, _LETTERED, _MATRIX)):
         return True
     measure = _MEASURE.fullmatch(text)
-    return measure is not None and measure[2].casefold() in _UNITS and _is_number(measure[1])
-
-
-def _is_number(text: str) -> bool:
-    return _NUMBER.fullmatch(text) is not None
+    return measure is not None and measure[2].casefold() in _UNITS and _NUMBER.fullmatch(measure[1]) is not None
 
 
 def _runs(tokens: list[_Token]) -> Iterator[tuple[int, int]]:
@@ -153,7 +149,7 @@ def _runs(tokens: list[_Token]) -> Iterator[tuple[int, int]]:
 
 
 def _adjoin(one: _Token, other: _Token) -> bool:
-    """True for two tokens with digits, of which one with letters, such as T1, belongs to what is next to it without a space."""
+    """True for two numbers whatever is between them; where one has letters, as T1 has, only if no space is."""
     if not (_DIGIT.search(one.text) and _DIGIT.search(other.text)):
         return False
     return (_is_bare(one) and _is_bare(other)) or not any(c.isspace() for c in other.before)
