@@ -74,10 +74,14 @@ _REACH: Final = 2  # 3 de marzo
 class _Token(NamedTuple):
     before: str  # what stands between the token before and this
     text: str
+    folded: str
+    has_digit: bool
+    is_bare: bool  # a number without letters
 
-    @property
-    def folded(self) -> str:
-        return unicodedata.normalize("NFC", self.text.casefold())
+
+def _token(before: str, text: str) -> _Token:
+    has_digit = _DIGIT.search(text) is not None
+    return _Token(before, text, unicodedata.normalize("NFC", text.casefold()), has_digit, has_digit and not any(c.isalpha() for c in text))
 
 
 @cache
@@ -113,13 +117,13 @@ def _once(text: str, own_words: frozenset[str]) -> str:
 def _tokens(text: str, own_words: frozenset[str]) -> Iterator[_Token]:
     end = 0
     for match in _TOKEN.finditer(text):
-        token = _Token(text[end : match.start()], match.group())
+        token = _token(text[end : match.start()], match.group())
         end = match.end()
         # AbdomenRoutine: looked at word by word where it is no word as a whole (kV, mSv).
         if token.text.isalpha() and token.folded not in vocabulary() and token.folded not in own_words:
             first, *others = _CAMEL.split(token.text)
-            yield _Token(token.before, first)
-            yield from (_Token("", other) for other in others)
+            yield _token(token.before, first)
+            yield from (_token("", other) for other in others)
         else:
             yield token
 
@@ -143,20 +147,16 @@ def _runs(tokens: list[_Token]) -> Iterator[tuple[int, int]]:
     for end in range(1, len(tokens) + 1):
         if end < len(tokens) and _adjoin(tokens[end - 1], tokens[end]):
             continue
-        if _DIGIT.search(tokens[begin].text):
+        if tokens[begin].has_digit:
             yield begin, end
         begin = end
 
 
 def _adjoin(one: _Token, other: _Token) -> bool:
     """True for two numbers whatever is between them; where one has letters, as T1 has, only if no space is."""
-    if not (_DIGIT.search(one.text) and _DIGIT.search(other.text)):
+    if not (one.has_digit and other.has_digit):
         return False
-    return (_is_bare(one) and _is_bare(other)) or not any(c.isspace() for c in other.before)
-
-
-def _is_bare(token: _Token) -> bool:
-    return _DIGIT.search(token.text) is not None and not any(c.isalpha() for c in token.text)
+    return (one.is_bare and other.is_bare) or not any(c.isspace() for c in other.before)
 
 
 def _is_measured(tokens: list[_Token], i: int) -> bool:
@@ -167,7 +167,7 @@ def _harmless(tokens: list[_Token], begin: int, end: int) -> bool:
     run = tokens[begin:end]
     if len(run) == 1:
         return _is_measured(tokens, begin) or not _DAY_AND_MONTH.fullmatch(run[0].text)
-    if not any(map(_is_bare, run)):
+    if not any(token.is_bare for token in run):
         return True  # T1/T2, C5-C7, 2D_3mm
     levels = _VERTEBRAE.fullmatch(run[0].text + "".join(token.before + token.text for token in run[1:]))
     return levels is not None and int(levels[1]) < int(levels[2])  # L4/5
@@ -176,11 +176,11 @@ def _harmless(tokens: list[_Token], begin: int, end: int) -> bool:
 def _overshadowed(tokens: list[_Token]) -> Iterator[int]:
     """Numbers near a month or a word that comes with a person; words behind a title (Dr. Hand)."""
     for i, token in enumerate(tokens):
-        letters = _DIGIT.sub("", token.folded)
+        letters = _DIGIT.sub("", token.folded) if token.has_digit else token.folded
         if letters in _MONTHS or token.folded in _PERSONAL:
-            yield from (j for j in _near(i, _REACH, tokens) if _DIGIT.search(tokens[j].text))
+            yield from (j for j in _near(i, _REACH, tokens) if tokens[j].has_digit)
         elif letters in _ALSO_MONTHS:
-            yield from (j for j in _near(i, 1, tokens) if _is_bare(tokens[j]))
+            yield from (j for j in _near(i, 1, tokens) if tokens[j].is_bare)
         elif token.folded in _TITLES:
             yield from range(i + 1, min(i + _REACH + 1, len(tokens)))
 
@@ -188,9 +188,9 @@ def _overshadowed(tokens: list[_Token]) -> Iterator[int]:
 def _drop_with(tokens: list[_Token], stays: list[bool]) -> None:
     """With a number that goes go the bare ones near it: they may be one date in a spelling that is not known, such as 12.V.85."""
     for i in [*range(len(tokens)), *reversed(range(len(tokens)))]:
-        if not stays[i] and _is_bare(tokens[i]):
+        if tokens[i].is_bare and not stays[i]:
             for j in _near(i, _REACH, tokens):
-                stays[j] = stays[j] and (not _is_bare(tokens[j]) or _is_measured(tokens, j))
+                stays[j] = stays[j] and (not tokens[j].is_bare or _is_measured(tokens, j))
 
 
 def _near(i: int, reach: int, tokens: list[_Token]) -> range:
