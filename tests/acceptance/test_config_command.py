@@ -27,6 +27,8 @@ SAMPLES: dict[str, tuple[str, str, str]] = {
     "timeout": ("10", "20", "30.5"),
     "burned_in": ("pass", "quarantine", "pass"),
     "issuers": ("CT=A", "CT=B", "CT=C,MR=D"),
+    "profile": ("research", "basic", "basic+retain-uids"),
+    "ae_profiles": ("CT=research", "CT=basic", "CT=basic,MR=research"),
     "workers": ("1", "2", "3"),
     "auto_upload": ("true", "false", "true"),
     "api_url": ("https://f.example/api", "https://c.example/api", "https://e.example/api"),
@@ -40,7 +42,7 @@ SAMPLES: dict[str, tuple[str, str, str]] = {
     "log_level": ("DEBUG", "ERROR", "WARNING"),
     "log_file": ("f.log", "c.log", "e.log"),
 }
-ONE_VALUE_YET = {"engine", "profile", "tls_cert", "tls_key", "tls_ca", "vault_days"}
+ONE_VALUE_YET = {"engine", "tls_cert", "tls_key", "tls_ca", "vault_days"}
 
 
 def dicomrx(tmp_path: Path, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
@@ -133,7 +135,7 @@ def test_a_secret_from_a_file_and_directly_is_78_and_nothing_shows_it(tmp_path: 
 
 @pytest.mark.parametrize("name", sorted(ONE_VALUE_YET))
 def test_what_is_known_but_not_carried_out_is_refused(tmp_path: Path, name: str) -> None:
-    value = {"engine": "lane", "profile": "research", "vault_days": "30"}.get(name, str(tmp_path / "x.pem"))
+    value = {"engine": "lane", "vault_days": "30"}.get(name, str(tmp_path / "x.pem"))
     done = dicomrx(tmp_path, "config", **{TABLE[name].env: value})
     assert done.returncode == 78
     assert TABLE[name].env in done.stderr

@@ -7,7 +7,8 @@ from pathlib import Path
 from pydicom.data.data_manager import DATA_ROOT
 from pydicom.datadict import tag_for_keyword
 
-from dicomrx.deid import Context, Instance, deidentify, read, write
+from dicomrx.deid import BASIC, Context, Instance, Profile, deidentify, named_profile, read, write
+from dicomrx.deid.options import OPTIONS
 
 EXPLICIT = "1.2.840.10008.1.2.1"
 IMPLICIT = "1.2.840.10008.1.2"
@@ -15,7 +16,16 @@ BIG_ENDIAN = "1.2.840.10008.1.2.2"
 DEFLATED = "1.2.840.10008.1.2.1.99"
 CT = "1.2.840.10008.5.1.4.1.1.2"
 LONG = frozenset({"OB", "OD", "OF", "OL", "OV", "OW", "SQ", "SV", "UC", "UN", "UR", "UT", "UV"})
-CONTEXT = Context("sub-001", b"a key of the site, 32 bytes long.")
+CONTEXT = Context("sub-001", b"a key of the site, 32 bytes long.", date_shift=1234)
+
+
+# The named ones, each option alone, and all that go together.
+ALL_OPTIONS = [frozenset(OPTIONS) - {dates} for dates in ("full-dates", "modified-dates")]
+PROFILES = [
+    *map(named_profile, ("basic", "research")),
+    *(named_profile(f"basic+{option}") for option in OPTIONS),
+    *(named_profile("+".join(["basic", *sorted(options)])) for options in ALL_OPTIONS),
+]
 
 
 def tag_of(keyword: str) -> int:
@@ -64,10 +74,10 @@ def instance_of(elements: dict[int, tuple[str, bytes]], syntax: str = EXPLICIT) 
     return read(io.BytesIO(file_of(joined(needed() | elements, syntax), syntax)))
 
 
-def after(instance: Instance, context: Context = CONTEXT) -> bytes:
+def after(instance: Instance, context: Context = CONTEXT, profile: Profile = BASIC) -> bytes:
     """The file that comes out."""
     stream = io.BytesIO()
-    write(deidentify(instance, context), stream)
+    write(deidentify(instance, context, profile), stream)
     return stream.getvalue()
 
 

@@ -140,7 +140,7 @@ def test_what_is_not_what_its_vr_says_does_not_stay(keyword: str, value: bytes, 
 
 
 def test_text_is_judged_in_its_own_character_set() -> None:
-    german = Context("sub-001", KEY, ("ISO_IR 100",))
+    german = Context("sub-001", KEY, ("ISO_IR 100",), date_shift=1234)
     assert done("CodeMeaning", "Gefäß".encode("latin-1"), context=german) == "Gefäß".encode("latin-1")
     assert done("CodeMeaning", "Gefäß".encode("latin-1")) == b"ANON"
 
@@ -167,10 +167,10 @@ def test_measured_numbers_are_not_taken_for_text(numbers: list[float]) -> None:
 @pytest.mark.parametrize("pseudonym", ["", "sub\\001", "sub^001", "sub=001", "süb-001", "sub\n001", " sub", "x" * 65])
 def test_a_pseudonym_that_is_no_name_in_every_character_set_is_refused(pseudonym: str) -> None:
     with pytest.raises(ValueError, match="pseudonym"):
-        Context(pseudonym, KEY)
+        Context(pseudonym, KEY, date_shift=1234)
 
 
 def test_a_short_key_is_refused_and_no_context_shows_itself() -> None:
     with pytest.raises(ValueError, match="32 bytes"):
-        Context("sub-001", b"short")
+        Context("sub-001", b"short", date_shift=1234)
     assert "site" not in repr(CONTEXT)

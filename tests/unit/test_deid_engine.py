@@ -144,8 +144,8 @@ def test_references_inside_a_study_still_meet() -> None:
 
 
 def test_another_pseudonym_changes_no_uid_and_another_key_changes_all() -> None:
-    first, second = decoded(after(instance_of({}))), decoded(after(instance_of({}), Context("sub-002", CONTEXT.uid_key)))
-    third = decoded(after(instance_of({}), Context("sub-001", b"z" * 32)))
+    first, second = decoded(after(instance_of({}))), decoded(after(instance_of({}), Context("sub-002", CONTEXT.uid_key, date_shift=1234)))
+    third = decoded(after(instance_of({}), Context("sub-001", b"z" * 32, date_shift=1234)))
     assert first.StudyInstanceUID == second.StudyInstanceUID != third.StudyInstanceUID
     assert second.PatientID == "sub-002"
 

@@ -14,7 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydicom.datadict import DicomDictionary  # type: ignore[attr-defined]
 
-from dicomrx.deid import check, deidentify, look_again, needles, read, survivors, write
+from dicomrx.deid import BASIC, Profile, check, deidentify, look_again, needles, read, safe_private, survivors, write
+from dicomrx.deid.rules import table
 from dicomrx.errors import Reject
 from tests.unit.deid_files import (
     BIG_ENDIAN,
@@ -23,6 +24,7 @@ from tests.unit.deid_files import (
     EXPLICIT,
     IMPLICIT,
     LONG,
+    PROFILES,
     bundled,
     element,
     file_of,
@@ -38,10 +40,16 @@ SYNTAXES = (EXPLICIT, IMPLICIT, BIG_ENDIAN, DEFLATED)
 SHORT = ("AE", "AS", "AT", "CS", "DA", "DS", "DT", "FD", "FL", "IS", "LO", "LT", "PN", "SH", "SL", "SS", "ST", "TM", "UI", "UL", "US")
 VRS = st.sampled_from((*SHORT, *sorted(LONG - {"SQ"})))
 PUBLIC = sorted(tag for tag in DicomDictionary if tag >> 16 not in {0, 2, 4, 0xFFFE} and tag < 0x7FE00000)
+# What options keep or clean is drawn as often as what names somebody.
+CHOSEN = tuple(int(tag, 16) for tag, row in table().items() if row.get("options") and "x" not in tag and tag != "private" and tag > "0008")
+PRIVATE = tuple(int(tag.replace("xx", "10"), 16) for _, tag, *_ in safe_private.table())
+CREATORS = st.sampled_from(safe_private.table()).map(lambda row: (int(row[1][:4] + "0010", 16), row[0].encode("ascii")))
 LIKELY = tuple(
     tag_of(word) for word in ("PatientName", "PatientID", "StudyDate", "ImageComments", "CodeMeaning", "ConvolutionKernel", "Rows")
 )
-TAGS = st.one_of(st.sampled_from(LIKELY), st.sampled_from(PUBLIC), st.integers(0x00080000, 0x7FDFFFFF))
+TAGS = st.one_of(
+    st.sampled_from(LIKELY), st.sampled_from(CHOSEN), st.sampled_from(PRIVATE), st.sampled_from(PUBLIC), st.integers(0x00080000, 0x7FDFFFFF)
+)
 CHARSETS = st.sampled_from(
     (b"", b"ISO_IR 100", b"ISO_IR 192", b"\\ISO 2022 IR 87", b"GB18030", b"ISO_IR 13", b"ISO_IR 999", b"\xff", b"ISO_IR 166")
 )
@@ -81,6 +89,7 @@ def _sequence(draw: st.DrawFn, tag: int, syntax: str, depth: int) -> bytes:
 
 def _elements(draw: st.DrawFn, syntax: str, depth: int, base: dict[int, bytes] | None = None) -> bytes:
     made = dict(base or {})
+    made |= {tag: element(tag, "LO", creator, syntax) for tag, creator in draw(st.lists(CREATORS, max_size=2))}
     for tag, data in draw(st.lists(_element(syntax, depth), max_size=6)):
         made.setdefault(tag, data)
     return b"".join(data for _, data in sorted(made.items()))
@@ -103,15 +112,15 @@ def files(draw: st.DrawFn) -> bytes:
     return file_of(dataset, syntax)
 
 
-def outcome(file: bytes) -> str:
+def outcome(file: bytes, profile: Profile = BASIC) -> str:
     """What becomes of a file; checks whatever comes out."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         try:
             instance = read(io.BytesIO(file))
             check(instance, "quarantine")
-            output = deidentify(instance, CONTEXT)
-            look_again(instance, output, CONTEXT.pseudonym)
+            output = deidentify(instance, CONTEXT, profile)
+            look_again(instance, output, CONTEXT.pseudonym, profile)
         except Reject as refused:
             assert refused.reason in REASONS, refused.reason  # noqa: PT017 - the reason is the result
             return refused.reason
@@ -119,15 +128,15 @@ def outcome(file: bytes) -> str:
         write(output, made)
         made.seek(0)
         again = read(made)
-        assert survivors(needles(instance), again.dataset, pseudonym=CONTEXT.pseudonym) == []
+        assert survivors(needles(instance, profile), again.dataset, pseudonym=CONTEXT.pseudonym, profile=profile) == []
         assert again.transfer_syntax == instance.transfer_syntax
     return "accepted"
 
 
 @settings(max_examples=EXAMPLES, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large], deadline=None)
-@given(files())
-def test_whatever_comes_is_deidentified_or_refused_with_a_reason(file: bytes) -> None:
-    assert outcome(file)
+@given(files(), st.sampled_from(PROFILES))
+def test_whatever_comes_is_deidentified_or_refused_with_a_reason(file: bytes, profile: Profile) -> None:
+    assert outcome(file, profile)
 
 
 @pytest.mark.parametrize("inner", [b"ISO_IR\x00X\x00", None], ids=["a zero in its name", "a sequence"])
@@ -144,16 +153,17 @@ def test_most_of_what_is_made_here_is_accepted_so_the_property_says_something() 
     seen: list[str] = []
 
     @settings(max_examples=100, suppress_health_check=list(HealthCheck), deadline=None, database=None)
-    @given(files())
-    def collect(file: bytes) -> None:
-        seen.append(outcome(file))
+    @given(files(), st.sampled_from(PROFILES))
+    def collect(file: bytes, profile: Profile) -> None:
+        seen.append(outcome(file, profile))
 
     collect()
     assert seen.count("accepted") > len(seen) / 3, seen
 
 
-def test_every_bundled_file_is_deidentified_or_refused_with_a_reason() -> None:
-    results = [outcome(path.read_bytes()) for path in bundled()]
+@pytest.mark.parametrize("profile", PROFILES, ids=lambda profile: profile.label)
+def test_every_bundled_file_is_deidentified_or_refused_with_a_reason(profile: Profile) -> None:
+    results = [outcome(path.read_bytes(), profile) for path in bundled()]
     assert results.count("accepted") >= 100
 
 

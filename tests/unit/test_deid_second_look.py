@@ -9,7 +9,7 @@ import pytest
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import UID
 
-from dicomrx.deid import Instance, check, deidentify, look_again, read, survivors, write
+from dicomrx.deid import BASIC, Instance, Profile, check, deidentify, look_again, named_profile, read, site_profile, survivors, write
 from dicomrx.deid import needles as needles_of
 from dicomrx.deid.encoding import Encoding
 from dicomrx.deid.writing import raw
@@ -24,12 +24,17 @@ ORIGINAL = {
 }
 
 
-def looked_at(original: Instance, *, syntax: str = EXPLICIT, **slips: tuple[str, bytes]) -> tuple[list[str], Dataset]:
+NAMED = [named_profile(name) for name in ("basic", "research")]
+
+
+def looked_at(
+    original: Instance, *, syntax: str = EXPLICIT, profile: Profile = BASIC, **slips: tuple[str, bytes]
+) -> tuple[list[str], Dataset]:
     """What a second look does where the first has let something slip."""
-    output = deidentify(original, CONTEXT)
+    output = deidentify(original, CONTEXT, profile)
     for keyword, (vr, value) in slips.items():
         output[tag_of(keyword)] = raw(tag_of(keyword), vr, value, Encoding.of(syntax))
-    return look_again(original, output, CONTEXT.pseudonym), output
+    return look_again(original, output, CONTEXT.pseudonym, profile), output
 
 
 @pytest.mark.parametrize("syntax", [EXPLICIT, IMPLICIT])
@@ -97,6 +102,47 @@ def test_pixels_and_bulk_are_never_searched() -> None:
     assert looked_at(instance_of(ORIGINAL | pixels))[0] == []
 
 
+def test_what_a_profile_keeps_is_no_find_even_where_it_is_something_that_goes_elsewhere() -> None:
+    parts = ORIGINAL | {
+        tag_of("StudyDate"): ("DA", b"19470923"),
+        tag_of("InstitutionName"): ("LO", b"Quixano Clinic"),
+        tag_of("FrameOfReferenceUID"): ("UI", b"1.2.3.5"),
+        tag_of("ImageComments"): ("LT", b"Quixano, 23.9.1947"),
+    }
+    keeping = site_profile('options = ["full-dates", "retain-institution"]\n[rules]\nFrameOfReferenceUID = "keep"', "a")
+    found, output = looked_at(instance_of(parts), profile=keeping, SequenceName=("SH", b"Quixano"), AcquisitionTime=("TM", b"101112"))
+    assert found == ["SequenceName"]
+    assert (output.StudyDate, output.InstitutionName, output.FrameOfReferenceUID) == ("19470923", "Quixano Clinic", "1.2.3.5")
+    assert "ImageComments" not in output
+
+
+def test_a_date_that_did_not_move_is_a_find_and_one_that_met_another_by_chance_is_none() -> None:
+    dates = {
+        tag_of("StudyDate"): ("DA", b"20240517"),
+        tag_of("SeriesDate"): ("DA", b"20270401"),
+        tag_of("ContentDate"): ("DA", b"20240517"),
+    }
+    research = NAMED[1]
+    met = looked_at(instance_of(ORIGINAL | dates), profile=research, SeriesDate=("DA", b"20240517"))
+    assert (met[0], met[1].SeriesDate) == ([], "20240517")
+    stayed = looked_at(instance_of(ORIGINAL | dates), profile=research, ContentDate=("DA", b"20240517"))
+    assert (stayed[0], stayed[1].ContentDate) == (["ContentDate"], "19000101")
+    told = looked_at(instance_of(ORIGINAL | dates), profile=research, ProtocolName=("LO", b"head of 17.05.2024"))
+    assert told[0] == ["ProtocolName"]
+
+
+def test_the_patients_own_words_stay_in_no_description_however_ordinary() -> None:
+    parts = {
+        tag_of("PatientName"): ("PN", b"Head^Li"),
+        tag_of("PatientID"): ("LO", b"T1"),
+        tag_of("StationName"): ("SH", b"Axial"),
+        tag_of("StudyDescription"): ("LO", b"Head Chest T1 axial"),
+    }
+    assert looked_at(instance_of(parts), profile=NAMED[1])[1].StudyDescription == "Chest"
+    keeping = named_profile("research+retain-device")
+    assert looked_at(instance_of(parts), profile=keeping)[1].StudyDescription == "Chest axial"
+
+
 FAMILY = (
     "Head",
     "May",
@@ -155,25 +201,27 @@ def encoded(made: Dataset) -> bytes:
     return stream.getvalue()
 
 
-def test_of_a_thousand_patients_with_awkward_names_hardly_one_is_refused_and_little_is_lost() -> None:
+@pytest.mark.parametrize("profile", NAMED, ids=lambda profile: profile.label)
+def test_of_a_thousand_patients_with_awkward_names_hardly_one_is_refused_and_little_is_lost(profile: Profile) -> None:
     chance = random.Random(20241117)
     refused, lost = 0, Counter[str]()
     for number in range(1000):
         original = read(io.BytesIO(encoded(awkward(number, chance))))
-        output = deidentify(original, CONTEXT)
+        output = deidentify(original, CONTEXT, profile)
         try:
-            lost.update(look_again(original, output, CONTEXT.pseudonym))
+            lost.update(look_again(original, output, CONTEXT.pseudonym, profile))
         except Reject:
             refused += 1
             continue
-        assert survivors(needles_of(original), output, pseudonym=CONTEXT.pseudonym) == []
+        assert survivors(needles_of(original, profile), output, pseudonym=CONTEXT.pseudonym, profile=profile) == []
         assert output.Manufacturer != "ANON"
     assert refused < 5, refused
     # A patient called Head costs the word Head; no identifier of the standard or of the machine is touched.
     assert set(lost) <= {"CodeMeaning", "WindowCenterWidthExplanation", "SoftwareVersions"}, lost
 
 
-def test_bundled_files_without_burned_in_risk_are_accepted() -> None:
+@pytest.mark.parametrize("profile", NAMED, ids=lambda profile: profile.label)
+def test_bundled_files_without_burned_in_risk_are_accepted(profile: Profile) -> None:
     seen = Counter[str]()
     for path in bundled():
         with warnings.catch_warnings(), path.open("rb") as stream:
@@ -185,8 +233,8 @@ def test_bundled_files_without_burned_in_risk_are_accepted() -> None:
                 continue
             try:
                 check(instance, "quarantine")
-                output = deidentify(instance, CONTEXT)
-                assert look_again(instance, output, CONTEXT.pseudonym) == [], path.name
+                output = deidentify(instance, CONTEXT, profile)
+                assert look_again(instance, output, CONTEXT.pseudonym, profile) == [], path.name
             except Reject as refused:
                 seen[refused.reason] += 1
                 continue

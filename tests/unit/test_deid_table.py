@@ -9,7 +9,7 @@ from pydicom.datadict import DicomDictionary, dictionary_VR, keyword_for_tag  # 
 
 from dicomrx.deid import BASIC, extra_rules, values
 from dicomrx.deid.dummies import BY_ITEMS, DUMMIES, SEQUENCES
-from dicomrx.deid.profile import table
+from dicomrx.deid.rules import table
 from tests.unit.deid_files import tag_of
 
 CODES = {"X_D": "X/D", "X_Z": "X/Z", "Z_D": "Z/D", "X_Z_D": "X/Z/D", "X_Z_U_STAR": "X/Z/U*"}

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dicomrx.errors import ConfigError
-from dicomrx.settings import TABLE, Issuer, Resolution, Setting, Settings, Space, as_env, markdown, resolve, rows, to_text
+from dicomrx.settings import TABLE, AeProfile, Issuer, Resolution, Setting, Settings, Space, as_env, markdown, resolve, rows, to_text
 from dicomrx.settings.table import NOT_YET, OLDER_VARIABLES
 
 PASSWORD = "correct horse battery"
@@ -26,6 +26,7 @@ SAMPLES = {
     "max_retries": ("0", "1", "2"),
     "retry_delay": ("0", "0.5", "2"),
     "issuers": ("CT1=CLINIC A", "CT1=CLINIC B,MR1=C", "US1=D"),
+    "ae_profiles": ("CT1=research", "CT1=basic,MR1=basic+full-dates", "US1=site.toml"),
     "workers": ("1", "2", "3"),
     "api_url": ("http://a.example/api", "https://b.example", "https://c.example:8443/x"),
     "log_level": ("DEBUG", "WARNING", "ERROR"),
@@ -174,6 +175,10 @@ BAD = [
     ("issuers", "=CLINIC"),
     ("issuers", "CT1=" + "x" * 65),
     ("issuers", "CT1=A,CT1=B"),
+    ("ae_profiles", "CT1"),
+    ("ae_profiles", "CT1="),
+    ("ae_profiles", "=basic"),
+    ("ae_profiles", "CT1=basic,CT1=research"),
     ("api_url", "ftp://api.example"),
     ("api_url", "api.example/api"),
     ("api_url", "http://"),
@@ -208,7 +213,6 @@ def test_a_bad_flag_is_named_as_it_was_typed() -> None:
     [
         ("engine", "lane", "use pynetdicom"),
         ("burned_in", "blank", "use quarantine or pass"),
-        ("profile", "everything", "use basic"),
         ("tls_cert", "/etc/cert.pem", "leave it out"),
         ("tls_key", "/etc/key.pem", "leave it out"),
         ("tls_ca", "/etc/ca.pem", "leave it out"),
@@ -408,6 +412,7 @@ AE_TITLES = st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E, exclud
         timeout=st.floats(min_value=0, exclude_min=True, allow_infinity=False),
         calling_ae=st.lists(AE_TITLES, unique=True).map(tuple),
         issuers=st.dictionaries(AE_TITLES, AE_TITLES).map(lambda pairs: tuple(Issuer(*pair) for pair in pairs.items())),
+        ae_profiles=st.dictionaries(AE_TITLES, AE_TITLES).map(lambda pairs: tuple(AeProfile(*pair) for pair in pairs.items())),
         min_free=st.builds(Space, st.integers(0, 1 << 49), st.just(value=False))
         | st.builds(Space, st.integers(0, 99), st.just(value=True)),
         api_password=st.none() | st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1).filter(str.strip),

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from dicomrx.errors import ConfigError, PermissionRefused
 from dicomrx.vault import State, identity_key
+from dicomrx.vault.keys import Keys
 
 ALLOCATE = """
 import os, random, sys
@@ -185,6 +186,20 @@ def test_a_placeholder_is_no_identity(placeholder: str) -> None:
     assert key(patient_id=placeholder, name=placeholder, birth_date="19470923") == key()
     assert key(patient_id=placeholder, name=f"{placeholder}^{placeholder}", birth_date="19470923") == key()
     assert key(patient_id=placeholder, name="Quixano^Alonso", birth_date=placeholder) == key()
+
+
+@given(st.lists(st.integers(1, 10**6), min_size=400, max_size=400, unique=True), st.binary(min_size=32, max_size=32))
+def test_a_patients_dates_always_move_back_by_the_same_one_to_ten_years_and_nobody_can_tell_which(
+    numbers: list[int], secret: bytes
+) -> None:
+    keys, others = Keys.derive(secret), Keys.derive(secret[::-1] + b"x")
+    shifts = [keys.date_shift(number) for number in numbers]
+    assert shifts == [Keys.derive(secret).date_shift(number) for number in numbers]
+    assert all(366 <= shift <= 3650 for shift in shifts)
+    assert len(set(shifts)) > 300
+    assert min(shifts) < 800
+    assert max(shifts) > 3200
+    assert shifts != [others.date_shift(number) for number in numbers]
 
 
 def test_one_id_of_two_issuers_is_two_patients() -> None:

@@ -47,7 +47,7 @@ def restore(
         raise typer.Exit(NoInputError.exit_code)
 
 
-@with_settings("state_dir")
+@with_settings("state_dir", "profile", "ae_profiles")
 def verify(
     resolution: Resolution,
     *,
@@ -57,7 +57,7 @@ def verify(
     from dicomrx.cli import running, verifying
 
     running.set_up_logs(resolution.settings, "verify")
-    report = verifying.verify(resolution.settings.state_dir, paths)
+    report = verifying.verify(resolution.settings, paths)
     for name, where in report.survivors:
         typer.echo(f"SURVIVOR in {safe(name)}: {where}")
     for name, why in report.unproven:

@@ -29,7 +29,7 @@ SCP: Final = (
     "tls_ca",
     "min_free",
 )
-ANONYMIZE: Final = ("state_dir", "profile", "burned_in", "issuers", "vault_days", "workers")
+ANONYMIZE: Final = ("state_dir", "profile", "ae_profiles", "burned_in", "issuers", "vault_days", "workers")
 WATCH: Final = ("timeout",)
 UPLOAD: Final = (
     "api_url",
@@ -41,6 +41,7 @@ UPLOAD: Final = (
     "retry_delay",
     "cleanup_after_upload",
     "profile",
+    "ae_profiles",
     "workers",
 )
 ALL: Final = (*SCP, *ANONYMIZE, *WATCH, *UPLOAD, "auto_upload")

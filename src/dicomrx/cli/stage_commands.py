@@ -26,8 +26,10 @@ Paths = Annotated[list[str] | None, typer.Argument(metavar="[PATH]...", help="st
 def run_all(resolution: Resolution, *, once: Once = False) -> None:
     """Run every stage together, each in a process of its own. AUTO_UPLOAD decides whether complete studies are also sent."""
     from dicomrx.cli import running
+    from dicomrx.stages.anonymize import Profiles
 
     settings = resolution.settings
+    Profiles.of(settings)
     running.set_up_logs(settings, "all")
     with running.opened(settings, make=True) as spool:
         send = [] if settings.auto_upload else ["--no-send"]

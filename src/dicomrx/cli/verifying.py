@@ -3,7 +3,7 @@
 import io
 import re
 import zipfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, Final, cast
@@ -11,6 +11,8 @@ from typing import BinaryIO, Final, cast
 from dicomrx import deid
 from dicomrx.errors import DicomrxError, NoInputError, Reject
 from dicomrx.restore import digest, is_dicom_file
+from dicomrx.settings import Settings
+from dicomrx.stages.anonymize import Profiles
 from dicomrx.vault import Patient, Record, State
 
 _TEXT_LIMIT: Final = 1 << 24
@@ -27,20 +29,22 @@ class Report:
     unproven: list[tuple[str, str]] = field(default_factory=list)
 
 
-def verify(state_dir: Path, paths: Sequence[Path]) -> Report:
-    """Search files, folders and zips; raises NoInputError where a path or the state is not there."""
+def verify(settings: Settings, paths: Sequence[Path]) -> Report:
+    """Search files, folders and zips; raises NoInputError where a path or the state is not there, ConfigError for a bad profile."""
     report = Report()
-    with State.open(state_dir, create=False) as state:
+    own = {profile.label: profile for profile in Profiles.of(settings).all}
+    with State.open(settings.state_dir, create=False) as state:
         for path in paths:
-            _Search(state, report).path(path)
+            _Search(state, report, own).path(path)
     return report
 
 
 class _Search:
     """One PATH: its names and other files are searched for what any of its instances had."""
 
-    def __init__(self, state: State, report: Report) -> None:
+    def __init__(self, state: State, report: Report, own: Mapping[str, deid.Profile]) -> None:
         self._state = state
+        self._own = own
         self._report = report
         self._names: list[str] = []
         self._others: list[tuple[int, bytes]] = []
@@ -75,14 +79,18 @@ class _Search:
         if record is None:
             self._report.unproven.append((name, "there is no original of it here"))
             return
+        profile = self._own.get(record.profile) or deid.labelled_profile(record.profile)
+        if profile is None:
+            self._report.unproven.append((name, f"made by the profile {record.profile!r}: name its file with --profile"))
+            return
         original = self._original(record)
-        sought = deid.needles(original)
+        sought = deid.needles(original, profile)
         if not deid.proves(sought, original.dataset):
             self._report.unproven.append((name, "the search does not find the original's own values in the original"))
             return
         self._sought.append(sought)
         file.seek(0)
-        found = deid.survivors(sought, output.dataset, pseudonym=Patient(record.patient, b"").pseudonym)
+        found = deid.survivors(sought, output.dataset, pseudonym=Patient(record.patient, b"").pseudonym, profile=profile)
         outside = {"the preamble or file meta": file.read(output.dataset_offset), "behind the data set": behind}
         found += [where for where, data in outside.items() if _holds(sought, data)]
         self._report.survivors += [(name, where) for where in dict.fromkeys(found)]

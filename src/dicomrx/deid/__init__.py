@@ -2,11 +2,12 @@
 
 from dicomrx.deid.actions import Context, pseudonymous_uid
 from dicomrx.deid.engine import deidentify
-from dicomrx.deid.profile import BASIC, Profile
+from dicomrx.deid.profile import BASIC, Profile, labelled_profile, named_profile
 from dicomrx.deid.reading import Identity, Instance, read
 from dicomrx.deid.refusals import check
 from dicomrx.deid.scan import Needles, needles, proves, survivors
 from dicomrx.deid.second_look import look_again
+from dicomrx.deid.site_profile import site_profile
 from dicomrx.deid.writing import write
 
 __all__ = [
@@ -18,11 +19,14 @@ __all__ = [
     "Profile",
     "check",
     "deidentify",
+    "labelled_profile",
     "look_again",
+    "named_profile",
     "needles",
     "proves",
     "pseudonymous_uid",
     "read",
+    "site_profile",
     "survivors",
     "write",
 ]

@@ -8,7 +8,7 @@ import hashlib
 import hmac
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from dicomrx.deid import extra_rules, values
@@ -17,23 +17,31 @@ from dicomrx.deid.dummies import DUMMIES
 # One component of a PN, one value of an LO, the same in every character set.
 _PSEUDONYM: Final = re.compile(r"[!-<>-\[\]_-~][ -<>-\[\]_-~]{0,63}")
 _KEY_BYTES: Final = 32
+_SHIFTS: Final = range(366, 3651)
 _PIXEL_GROUP: Final = 0x7FE0
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Context:
-    """All that an action may know of an instance: the patient's pseudonym, the site's UID key, and the character set around the value."""
+    """All that an action may know of an instance: the patient's pseudonym, the site's UID key, and the character set around the value.
+
+    `date_shift` is how many days the patient's dates move back; `own_words` are the words of the instance's own identifiers, case-folded.
+    """
 
     pseudonym: str
     uid_key: bytes
     charset: tuple[str, ...] = ()
+    date_shift: int = field(kw_only=True)
+    own_words: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
-        """Raises ValueError for a pseudonym that is no valid LO in every character set, or a key of less than 32 bytes."""
+        """Raises ValueError for a pseudonym that is no valid LO in every character set, a short key, or a shift out of range."""
         if not _PSEUDONYM.fullmatch(self.pseudonym):
             raise ValueError("a pseudonym has 1 to 64 printable ASCII characters and no backslash, caret or equals sign")
         if len(self.uid_key) < _KEY_BYTES:
             raise ValueError("a UID key has at least 32 bytes")
+        if self.date_shift not in _SHIFTS:
+            raise ValueError("dates move back by 366 to 3650 days")
 
 
 Action = Callable[[Context, int, str, bytes], bytes | None]
@@ -88,8 +96,8 @@ def terminology_uid(context: Context, _tag: int, _vr: str, value: bytes) -> byte
     return b"\\".join(_mapped(context, part, kept) for part in value.split(b"\\"))
 
 
-def class_uid(context: Context, tag: int, vr: str, value: bytes) -> bytes | None:
-    """K for a UID of a class; what is no UID is treated as an instance's."""
+def keep_uid(context: Context, tag: int, vr: str, value: bytes) -> bytes | None:
+    """K; what is no UID is treated as an instance's."""
     return value if values.is_uid(value) else new_uid(context, tag, vr, value)
 
 

@@ -14,8 +14,11 @@ from dicomrx.deid import extra_rules
 from dicomrx.deid.actions import Context
 from dicomrx.deid.dummies import SEQUENCES, Item
 from dicomrx.deid.encoding import Encoding
-from dicomrx.deid.profile import BASIC, Profile, Rule
-from dicomrx.deid.reading import Element, Instance, bytes_of, charset_of, element_at, items_of, quiet
+from dicomrx.deid.own_words import own_words
+from dicomrx.deid.private import creator_tag, rule_in
+from dicomrx.deid.profile import BASIC, Profile
+from dicomrx.deid.reading import Element, Instance, bytes_of, charset_of, element_at, items_of, quiet, raw_value
+from dicomrx.deid.rules import Rule
 from dicomrx.deid.structure import text_of
 from dicomrx.deid.writing import file_meta, raw
 from dicomrx.errors import Reject
@@ -27,12 +30,13 @@ _ESSENTIAL: Final = frozenset(tag_for_keyword(keyword) for keyword in extra_rule
 def deidentify(instance: Instance, context: Context, profile: Profile = BASIC) -> Dataset:
     """A new data set, with new file meta: the same for the same instance and context, byte for byte.
 
-    The instance is left as it was. `context.charset` is taken from the instance.
+    The instance is left as it was. `context.charset` and `context.own_words` are taken from the instance.
     Raises Reject "malformed" where the pixels could not be read any more without an element that is not what its VR says.
     """
     engine = _Engine(profile, instance.encoding)
     with quiet():
-        output = engine.dataset(instance.dataset, replace(context, charset=()), engine.stamps(context))
+        words = own_words(instance.dataset, profile) if profile.cleans else frozenset()
+        output = engine.dataset(instance.dataset, replace(context, charset=(), own_words=words), engine.stamps(context))
         output.file_meta = file_meta(output, instance.transfer_syntax)
     missing = sorted(tag for tag in _ESSENTIAL if tag is not None and tag in instance.dataset and tag not in output)
     if missing:
@@ -52,10 +56,15 @@ class _Engine:
         context = replace(context, charset=charset_of(source, context.charset))
         kept: dict[BaseTag, Element] = {}
         for tag in sorted(source.keys()):
-            element = self._element(element_at(source, tag), context)
+            element = self._element(source, element_at(source, tag), context)
             if element is not None:
                 kept[tag] = element
-        return self._new(kept | {element.tag: element for element in stamps})
+        return self._new(kept | self._creators(source, kept) | {element.tag: element for element in stamps})
+
+    def _creators(self, source: Dataset, kept: Iterable[BaseTag]) -> dict[BaseTag, Element]:
+        """Whose the private elements are that stay."""
+        tags = {creator_tag(tag) for tag in kept}
+        return {BaseTag(tag): raw(tag, "LO", raw_value(source, tag), self._encoding) for tag in tags if tag is not None}
 
     def stamps(self, context: Context) -> list[Element]:
         """Whose it is now, and what was done to it (PS3.15 E.1.1, PS3.3 C.12.1)."""
@@ -69,12 +78,12 @@ class _Engine:
                 "PatientIdentityRemoved": "YES",
                 "DeidentificationMethod": self._profile.label,
                 "DeidentificationMethodCodeSequence": methods,
-                "LongitudinalTemporalInformationModified": "REMOVED",
+                "LongitudinalTemporalInformationModified": self._profile.longitudinal,
             }
         )
 
-    def _element(self, element: Element, context: Context) -> Element | None:
-        rule = self._profile.rule(element.tag, self._wire_vr(element))
+    def _element(self, source: Dataset, element: Element, context: Context) -> Element | None:
+        rule = rule_in(source, element.tag, self._wire_vr(element), self._profile)
         if rule.vr is None:
             return None
         if rule.vr == "SQ":

@@ -1,174 +1,98 @@
-"""Which rule holds for an element: PS3.15 Table E.1-1 first, then our own rules, and removal where neither speaks."""
+"""A profile: PS3.15's Basic Profile, the options that a site chose, and the rules that it wrote itself."""
 
-import json
-from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache, lru_cache
-from importlib import resources
-from typing import Any, Final
+from functools import lru_cache
+from typing import Final
 
-from pydicom.datadict import dictionary_VR, keyword_for_tag, tag_for_keyword
+from pydicom.datadict import dictionary_VR
 from pydicom.tag import BaseTag
 
-from dicomrx.deid import actions, extra_rules
-from dicomrx.deid.actions import Action
-from dicomrx.deid.dummies import BY_ITEMS, SEQUENCES
+from dicomrx.deid.choices import optional_rule, private_rule, site_rule
+from dicomrx.deid.options import BASIC_METHOD, NAMED, OPTIONS
+from dicomrx.deid.rules import Rule
+from dicomrx.errors import ConfigError
 
-# Compound codes are decided once for every IOD: a dummy is legal for every Type, an empty value for Types 2 and 3.
-_SIMPLE: Final = {"X/D": "D", "Z/D": "D", "X/Z/D": "D", "X/Z": "Z", "X/Z/U*": "R"}
-_PSEUDONYMS: Final = frozenset({0x00100010, 0x00100020})
-# Commands, file meta, directory records: no data set has them. 50xx and 60xx are curves and overlays.
-_FOREIGN_GROUPS: Final = frozenset({0x0000, 0x0002, 0x0004, 0x0006})
-_GRAPHIC_GROUPS: Final = frozenset({0x5000, 0x6000})
-# Sent as UN, these are what the dictionary says where size, grammar or nesting agree; text sent as UN could be anything.
-_PROVEN: Final = frozenset({"AT", "CS", "DS", "FD", "FL", "IS", "SL", "SQ", "SS", "UI", "UL", "US"})
-_ESSENTIAL: Final = frozenset(tag_for_keyword(keyword) for keyword in extra_rules.ESSENTIAL)
-
-
-@dataclass(frozen=True, slots=True)
-class Rule:
-    """What happens to an element.
-
-    `code` is X, Z, D, U, K, or R for a sequence whose items are de-identified; `vr` is the VR it leaves with, None where it does not leave.
-    `action` is for values; sequences go by code. `reason` is written for a person.
-    """
-
-    code: str
-    vr: str | None
-    action: Action
-    reason: str
+_DATES: Final = frozenset({"DA", "DT"})
+_LABEL: Final = "dicomrx {} 2026c"
+_CLEANING: Final = frozenset({"clean-descriptors", "clean-graphics", "clean-structured", "retain-patient"})
 
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """A named set of rules; `basic` is the Basic Application Level Confidentiality Profile without options."""
+    """A named set of options of PS3.15 Annex E, and a site's own rules: a word (`choices.SITE_WORDS`) for a tag."""
 
     name: str = "basic"
-    # Codes and meanings of CID 7050 for DeidentificationMethodCodeSequence.
-    methods: tuple[tuple[str, str], ...] = (("113100", "Basic Application Confidentiality Profile"),)
+    options: frozenset[str] = frozenset()
+    rules: frozenset[tuple[int, str]] = frozenset()
 
-    def rule(self, tag: int, vr: str | None) -> Rule:
-        """The rule for an element; `vr` is the one on the wire, None where the transfer syntax has none."""
-        group = tag >> 16
-        if group & 1:
-            return _gone("private")
-        if group in _FOREIGN_GROUPS or group & 0xFF00 in _GRAPHIC_GROUPS or not tag & 0xFFFF:
-            return _gone("a group of which nothing is kept: commands, meta, directories, curves, overlays, group lengths")
-        return _public_rule(tag, vr)
+    def __post_init__(self) -> None:
+        """Raises ConfigError for dates that are to be kept and moved."""
+        if {"full-dates", "modified-dates"} <= self.options:
+            raise ConfigError("full-dates and modified-dates exclude each other: name one of them")
+
+    def rule(self, tag: int, vr: str | None, creator: str | None = None) -> Rule:
+        """The rule for an element; `vr` is the one on the wire, None where the transfer syntax has none; `creator` is for private ones."""
+        return _rule(self, tag, vr, creator)
 
     @property
     def label(self) -> str:
-        """For DeidentificationMethod (0012,0063), at most 64 characters."""
-        return f"dicomrx {self.name}: PS3.15 E.1 2026c"
+        """For DeidentificationMethod (0012,0063), at most 64 characters: the name, the options beyond it, and the edition of the table."""
+        more = (option.short for word, option in OPTIONS.items() if word in self.options - NAMED.get(self.name, self.options))
+        return _LABEL.format("+".join((self.name, *more)))
+
+    @property
+    def methods(self) -> tuple[tuple[str, str], ...]:
+        """Codes and meanings of CID 7050 for DeidentificationMethodCodeSequence (0012,0064)."""
+        return (BASIC_METHOD, *((option.code, option.meaning) for word, option in OPTIONS.items() if word in self.options))
+
+    @property
+    def longitudinal(self) -> str:
+        """For LongitudinalTemporalInformationModified (0028,0303); dates that a site keeps or moves by a rule of its own count."""
+        own = {word for tag, word in self.rules if dictionary_VR(BaseTag(tag)) in _DATES}
+        if "modified-dates" in self.options:
+            return "MODIFIED"
+        if "full-dates" in self.options:
+            return "MODIFIED" if own - {"keep"} else "UNMODIFIED"
+        return "MODIFIED" if own & {"keep", "shift"} else "REMOVED"
+
+    @property
+    def cleans(self) -> bool:
+        """True where text is cleaned, so that the instance's own words must be known."""
+        return bool(self.options & _CLEANING) or any(word == "clean" for _, word in self.rules)
 
 
 BASIC: Final = Profile()
 
 
-def _gone(reason: str) -> Rule:
-    return Rule("X", None, actions.remove, reason)
+@lru_cache(maxsize=16384)
+def _rule(profile: Profile, tag: int, wire_vr: str | None, creator: str | None) -> Rule:
+    if tag >> 16 & 1:
+        return private_rule(profile.options, tag, wire_vr, creator)
+    own = dict(profile.rules).get(tag)
+    return optional_rule(profile.options, tag, wire_vr) if own is None else site_rule(own, tag, wire_vr)
 
 
-@cache
-def table() -> Mapping[str, Mapping[str, Any]]:
-    """PS3.15 Table E.1-1: by tag (8 hex digits, x for any), with `basic`, `options`, and `kin` where the options are our reading."""
-    text = resources.files(__package__).joinpath("table_e1_1.json").read_text("utf-8")
-    rows: Mapping[str, Mapping[str, Any]] = json.loads(text)
-    return rows
+def named_profile(text: str) -> Profile:
+    """The profile of a text such as `research` or `basic+retain-uids`; raises ConfigError, naming what is unknown."""
+    name, *more = text.split("+")
+    if name not in NAMED:
+        raise ConfigError(f"no profile is called {name!r}: use {' or '.join(NAMED)}, +option..., or a file that ends in .toml")
+    return Profile(name, NAMED[name] | known_options(more))
 
 
-@cache
-def _named_rules() -> Mapping[int, tuple[str, Action, str]]:
-    """Our own rules by tag: (code, action, reason)."""
-    kinds: tuple[tuple[Mapping[str, tuple[str, ...]], str, Action], ...] = (
-        (extra_rules.TECHNICAL, "K", actions.keep_technical),
-        (extra_rules.CODES, "K", actions.keep_code),
-        (extra_rules.CLASS_UIDS, "K", actions.class_uid),
-        (extra_rules.TERMINOLOGY_UIDS, "U", actions.terminology_uid),
-        (extra_rules.BULK, "K", actions.keep_bulk),
-        (extra_rules.CHARSET, "K", actions.keep_charset),
-    )
-    return {
-        _tag(keyword): (code, action, reason) for rules, code, action in kinds for reason, keywords in rules.items() for keyword in keywords
-    }
+def labelled_profile(label: str) -> Profile | None:
+    """The profile that has this label; None for a site's own, which only its file can tell."""
+    begin, end = _LABEL.split("{}")
+    name, *shorts = label.removeprefix(begin).removesuffix(end).split("+")
+    words = {option.short: word for word, option in OPTIONS.items()}
+    if name not in NAMED or not words.keys() >= set(shorts):
+        return None
+    return Profile(name, NAMED[name] | {words[short] for short in shorts})
 
 
-def _tag(keyword: str) -> int:
-    tag = tag_for_keyword(keyword)
-    if tag is None:
-        raise KeyError(keyword)
-    return tag
-
-
-@lru_cache(maxsize=8192)
-def _public_rule(tag: int, wire_vr: str | None) -> Rule:
-    try:
-        known = dictionary_VR(BaseTag(tag))
-    except KeyError:
-        known = ""
-    row = table().get(f"{tag:08x}")
-    if row is not None:
-        return _table_rule(tag, row["basic"], known, wire_vr)
-    if not known or keyword_for_tag(tag) == "":
-        return _gone("unknown to the dictionary")
-    if wire_vr == "UN" and (_single(known) in _PROVEN or tag in _ESSENTIAL):
-        return _extra_rule(tag, known)
-    if wire_vr is not None and wire_vr not in known.split(" or "):
-        return _mismatch_rule(known, wire_vr)
-    return _extra_rule(tag, wire_vr or known)
-
-
-def _mismatch_rule(known: str, wire_vr: str) -> Rule:
-    """For a value that is not what the dictionary says: text keeps its place with a dummy, so that the object stays whole."""
-    reason = f"sent as {wire_vr or 'UN'}, which is not its VR"
-    if extra_rules.BY_VR.get(known, ("X",))[0] == "D":
-        return Rule("D", known, actions.text_dummy, reason)
-    return _gone(reason)
-
-
-def _table_rule(tag: int, code: str, known: str, wire_vr: str | None) -> Rule:
-    reason = f"PS3.15 Table E.1-1: {code}"
-    simple = _SIMPLE.get(code, code)
-    if simple == "X" or not known:
-        return _gone(reason)
-    vr = wire_vr if wire_vr in known.split(" or ") else _single(known)
-    if known == "SQ":
-        return _sequence_rule(tag, simple, reason) if wire_vr in {None, "SQ", "UN"} else _gone(f"{reason}, and sent as {wire_vr}")
-    if tag in _PSEUDONYMS:
-        return Rule("D", vr, actions.pseudonym, f"{reason}: the pseudonym")
-    if vr == "UI":
-        simple = "U"
-    return Rule(simple, vr, actions.BY_CODE[simple], reason)
-
-
-def _sequence_rule(tag: int, code: str, reason: str) -> Rule:
-    keyword = keyword_for_tag(tag)
-    if code == "D" and keyword in BY_ITEMS:
-        return Rule("R", "SQ", actions.remove, f"{reason}: {BY_ITEMS[keyword]}")
-    if code == "D":
-        return Rule("D", "SQ", actions.remove, f"{reason}: {SEQUENCES[keyword][1]}")
-    return Rule(code, "SQ", actions.remove, reason)
-
-
-def _extra_rule(tag: int, vr: str) -> Rule:
-    single = _single(vr)
-    if tag in _named_rules():
-        code, action, reason = _named_rules()[tag]
-        return Rule(code, single, action, reason)
-    code, reason = extra_rules.BY_VR.get(single, ("X", "a VR that no rule knows"))
-    if code == "X":
-        return _gone(reason)
-    return Rule(code, single, _extra_action(code, single), reason)
-
-
-def _extra_action(code: str, vr: str) -> Action:
-    if code == "D":
-        return actions.text_dummy
-    if vr == "CS":
-        return actions.keep_coded
-    return actions.BY_CODE.get(code, actions.remove)
-
-
-def _single(vr: str) -> str:
-    """One VR of those the dictionary allows, for elements whose transfer syntax names none: signed and unsigned are of one size."""
-    return "OW" if "OW" in vr else vr.split(" or ", maxsplit=1)[0]
+def known_options(words: list[str]) -> frozenset[str]:
+    """The options of these words; raises ConfigError for one that is none."""
+    for word in words:
+        if word not in OPTIONS:
+            raise ConfigError(f"no option is called {word!r}: use {', '.join(OPTIONS)}")
+    return frozenset(words)

@@ -9,9 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
-from typing import BinaryIO, Final, cast
+from typing import BinaryIO, Final, NamedTuple, cast
 
-from pydicom.charset import convert_encodings, decode_bytes
 from pydicom.datadict import dictionary_has_tag, dictionary_VR
 from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset
@@ -32,7 +31,6 @@ _PREFIX: Final = b"DICM"
 _SYNTAX, _CALLING = 0x00020010, 0x00020016
 _SOP_CLASS, _SOP, _STUDY, _SERIES = 0x00080016, 0x00080018, 0x0020000D, 0x0020000E
 _CHARSET, _NAME, _ID, _ISSUER, _BIRTH = 0x00080005, 0x00100010, 0x00100020, 0x00100021, 0x00100030
-_DELIMITERS: Final = frozenset(b"\n\r\f\t^=\\")
 # All that pydicom is known to raise on bytes that are no data set.
 _MALFORMED: Final = (
     ArithmeticError, AssertionError, AttributeError, EOFError, LookupError, NotImplementedError, OSError, RecursionError, TypeError,
@@ -159,8 +157,8 @@ def decode(value: bytes, charset: tuple[str, ...]) -> str:
     plain = values.decoded(value, charset)
     if plain is None and b"\x1b" in value:
         with quiet():
-            plain = decode_bytes(value, convert_encodings(list(charset)), set(_DELIMITERS))
-    if plain is None or "\N{REPLACEMENT CHARACTER}" in plain:
+            plain = values.decoded_with_escapes(value, charset)
+    if plain is None:
         plain = value.decode("latin-1")
     return " ".join(unicodedata.normalize("NFC", plain).strip("\0 ").split())
 
@@ -182,6 +180,34 @@ def _uid(dataset: Dataset, tag: int) -> str:
     if not value or not values.is_single_uid(value):
         raise Reject("no-uid", f"({tag >> 16:04X},{tag & 0xFFFF:04X}) is missing, or is no UID")
     return value.decode("ascii")
+
+
+class Found(NamedTuple):
+    """A value and the data set or item that holds it, with its character set; `vr` is the dictionary's where the wire has none."""
+
+    holder: Dataset
+    tag: BaseTag
+    vr: str | None
+    value: bytes
+    charset: tuple[str, ...]
+
+
+def walk(dataset: Dataset, charset: tuple[str, ...] = (), skipped: frozenset[int | None] = frozenset()) -> Iterator[Found]:
+    """Every value that is not empty, at every depth; `skipped` tags are so at the top level."""
+    charset = charset_of(dataset, charset)
+    for tag in sorted(dataset.keys() - skipped):
+        element = element_at(dataset, tag)
+        items = items_of(element)
+        if items is not None:
+            for item in items:
+                yield from walk(item, charset)
+        elif value := bytes_of(element):
+            yield Found(dataset, tag, element.VR or known_vr(tag), value, charset)
+
+
+def known_vr(tag: int) -> str | None:
+    """The VR of the dictionary, or None."""
+    return dictionary_VR(BaseTag(tag)) if dictionary_has_tag(BaseTag(tag)) else None
 
 
 @contextmanager

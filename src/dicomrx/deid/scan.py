@@ -3,22 +3,22 @@
 It shares no rule with the engine but the table of what was to be kept, so a mistake in an action, a parser or a writer shows here.
 """
 
-import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Final, NamedTuple
 
-from pydicom.datadict import dictionary_has_tag, dictionary_VR, keyword_for_tag, tag_for_keyword
+from pydicom.datadict import keyword_for_tag, tag_for_keyword
 from pydicom.dataset import Dataset
 from pydicom.tag import BaseTag
 
 from dicomrx.deid import extra_rules, spellings
 from dicomrx.deid.comments import comment_segments
 from dicomrx.deid.dummies import DUMMIES
+from dicomrx.deid.private import is_creator, rule_in
 from dicomrx.deid.profile import BASIC, Profile
-from dicomrx.deid.reading import Instance, bytes_of, charset_of, decode, element_at, items_of, quiet, raw_text
+from dicomrx.deid.reading import Instance, charset_of, decode, known_vr, quiet, raw_text, walk
 from dicomrx.deid.structure import text_of
 
 NAME_LETTERS: Final = 4
@@ -29,8 +29,7 @@ _IDS: Final = frozenset({"LO", "SH"})
 _NUMBERS: Final = frozenset({"AS", "AT", "CS", "DS", "FD", "FL", "IS", "SL", "SS", "SV", "TM", "UL", "US", "UV"})
 _DATES: Final = frozenset({"DA", "DT"})
 _PIXELS: Final = frozenset({0x7FE00008, 0x7FE00009, 0x7FE00010})
-_ID_KEYWORD: Final = re.compile(r"(?:ID|IDs|Number|Identifier)(?:IssuingAuthority|Trial)?$|^AccessionNumber")
-# Codes and the maker's name share words with names; they are searched only on demand.
+# Codes and the maker's name, also where it says whose private elements follow, share words with names; they are searched only on demand.
 _INNOCENT: Final = frozenset({"Manufacturer", "ManufacturerModelName", *next(iter(extra_rules.CODES.values()))})
 # What de-identification itself writes at the top level, in words that are somebody's name.
 _OURS: Final = frozenset(
@@ -42,8 +41,6 @@ _META: Final = (0x00020003, 0x00020013, 0x00020016)
 # A date and a time in one number, as in DT.
 _DATE_LENGTH: Final = 8
 _DATE_TIMES: Final = frozenset({10, 12, 14})
-
-_Found = tuple[Dataset, BaseTag, str | None, bytes, tuple[str, ...]]
 
 
 class Place(NamedTuple):
@@ -105,9 +102,9 @@ def needles(instance: Instance, profile: Profile = BASIC) -> Needles:
     """
     gathered = _Gathered()
     with quiet():
-        for _, tag, vr, value, charset in _elements(instance.dataset, (), frozenset()):
+        for holder, tag, vr, value, charset in walk(instance.dataset):
             kind = _kind(tag, vr)
-            if kind and vr not in _NUMBERS and profile.rule(tag, vr).code != "K":
+            if kind and vr not in _NUMBERS and rule_in(holder, tag, vr, profile).code != "K":
                 gathered.add(tag, kind, decode(value, charset))
         charsets = frozenset({charset_of(instance.dataset, ())})
     return gathered.needles(charsets)
@@ -129,7 +126,9 @@ def survivors(
             else []
         )
     with quiet():
-        finds = [place for place in places(output, sought.charsets, everywhere=everywhere) if hit(sought, place, pseudonym, profile)]
+        finds = [
+            place for place in places(output, sought.charsets, profile, everywhere=everywhere) if hit(sought, place, pseudonym, profile)
+        ]
     meta = getattr(output, "file_meta", None)
     return [label(place.tag) for place in finds] + [label(tag) for tag in _META if meta is not None and sought.matches(raw_text(meta, tag))]
 
@@ -138,30 +137,42 @@ def proves(sought: Needles, original: Dataset) -> bool:
     """True where the search finds every needle in the original itself: what cannot fail there proves nothing elsewhere."""
     with quiet():
         found = {
-            value for place in places(original, frozenset(), everywhere=True) for text in place.texts for value in sought.matches(text)
+            value
+            for place in places(original, frozenset(), BASIC, everywhere=True)
+            for text in place.texts
+            for value in sought.matches(text)
         }
     return bool(sought.canonical) and sought.canonical <= found
 
 
 def hit(sought: Needles, place: Place, pseudonym: str, profile: Profile) -> bool:
-    """True where a needle stands in a value. A date that was moved may by chance be another element's original, never its own."""
+    """True where a needle stands in a value.
+
+    What an option or the site keeps is no find; a date that was moved may by chance be another element's original, never its own.
+    """
     found: set[str] = set()
     for text in place.texts:
         if text.casefold() != pseudonym.casefold():
             found |= sought.matches(text)
-    if found and place.vr in _DATES and profile.rule(place.tag, place.vr).code == "C":
+    rule = rule_in(place.holder, place.tag, place.vr, profile) if found else None
+    if rule is not None and rule.chosen and place.vr in _DATES and rule.code == "C":
         return bool(found & sought.dates.get(place.tag, frozenset()))
-    return bool(found)
+    return rule is not None and not (rule.chosen and rule.code == "K")
 
 
-def places(dataset: Dataset, charsets: frozenset[tuple[str, ...]], *, everywhere: bool) -> Iterator[Place]:
+def places(dataset: Dataset, charsets: frozenset[tuple[str, ...]], profile: Profile, *, everywhere: bool) -> Iterator[Place]:
     """What is searched of a data set, at every depth; `everywhere`: what de-identification itself writes, too."""
-    for holder, tag, vr, value, charset in _elements(dataset, (), frozenset() if everywhere else _OURS):
+    for holder, tag, wire_vr, value, charset in walk(dataset, skipped=frozenset() if everywhere else _OURS):
+        vr = wire_vr or rule_in(holder, tag, wire_vr, profile).vr
         if tag in _PIXELS:
             for segment in comment_segments(value):
                 yield Place(holder, tag, vr, value, segment)
-        elif everywhere or (vr in _TEXT and keyword_for_tag(tag) not in _INNOCENT):
+        elif everywhere or (vr in _TEXT and not _is_innocent(tag, profile)):
             yield Place(holder, tag, vr, value, _readings(value, charset, charsets))
+
+
+def _is_innocent(tag: BaseTag, profile: Profile) -> bool:
+    return keyword_for_tag(tag) in _INNOCENT or (is_creator(tag) and "retain-safe-private" in profile.options)
 
 
 def label(tag: int) -> str:
@@ -169,28 +180,11 @@ def label(tag: int) -> str:
     return keyword_for_tag(BaseTag(tag)) or text_of(tag)
 
 
-def _elements(dataset: Dataset, charset: tuple[str, ...], skipped: frozenset[int | None]) -> Iterator[_Found]:
-    charset = charset_of(dataset, charset)
-    for tag in sorted(dataset.keys() - skipped):
-        element = element_at(dataset, tag)
-        vr = element.VR or _known_vr(tag)
-        items = items_of(element)
-        if items is not None:
-            for item in items:
-                yield from _elements(item, charset, frozenset())
-        elif value := bytes_of(element):
-            yield dataset, tag, vr, value, charset
-
-
-def _known_vr(tag: int) -> str | None:
-    return dictionary_VR(BaseTag(tag)) if dictionary_has_tag(BaseTag(tag)) else None
-
-
 @lru_cache(maxsize=8192)
 def _kind(tag: int, vr: str | None) -> str | None:
     """What kind of needle an element gives, as the VR of that kind, whatever VR it was sent under; None for no needle."""
-    known = _known_vr(tag) or vr
-    if known in _IDS and _ID_KEYWORD.search(keyword_for_tag(BaseTag(tag))):
+    known = known_vr(tag) or vr
+    if known in _IDS and spellings.ID_KEYWORD.search(keyword_for_tag(BaseTag(tag))):
         return "LO"
     return known if known in {"PN", "DA", "DT", "UI"} else None
 

@@ -1,4 +1,4 @@
-"""What is done about a find of the second look: the dummy in place, or no output at all."""
+"""What is done about a find of the second look: the dummy in its place, removal where it is private, or no output at all."""
 
 from pydicom.dataset import Dataset
 
@@ -16,8 +16,8 @@ _FIXED = frozenset({"OB", "OW", "UI", "UN", None})
 def look_again(instance: Instance, output: Dataset, pseudonym: str, profile: Profile = BASIC) -> list[str]:
     """Search the output of `deidentify` for what the profile removed, and put the VR's dummy wherever any of it still stands.
 
-    Returns the keywords of the elements that were changed. Raises Reject "second-look", naming the element and never the value, where
-    no dummy can stand: in a UID, or in a comment inside compressed pixels.
+    A private element goes instead. Returns the keywords of the elements that were changed. Raises Reject "second-look", naming the element
+    and never the value, where no dummy can stand: in a UID, or in a comment inside compressed pixels.
     """
     sought = needles(instance, profile)
     with quiet():
@@ -25,14 +25,17 @@ def look_again(instance: Instance, output: Dataset, pseudonym: str, profile: Pro
         for place in finds:
             if place.vr in _FIXED:
                 raise Reject("second-look", f"{label(place.tag)} still holds a value that was to be removed")
-            place.holder[place.tag] = raw(place.tag, place.vr or "", _replaced(sought, place, pseudonym), instance.encoding)
+            if place.tag.is_private:  # no IOD wants it, and pydicom would decode its whole block on the way
+                del place.holder[place.tag]
+            else:
+                place.holder[place.tag] = raw(place.tag, place.vr or "", _replaced(sought, place, pseudonym), instance.encoding)
         for place in _finds(sought, output, pseudonym, profile) if finds else ():
             raise Reject("second-look", f"{label(place.tag)} still holds a value that was to be removed")
     return [label(place.tag) for place in finds]
 
 
 def _finds(sought: Needles, output: Dataset, pseudonym: str, profile: Profile) -> list[Place]:
-    return [place for place in places(output, sought.charsets, everywhere=False) if hit(sought, place, pseudonym, profile)]
+    return [place for place in places(output, sought.charsets, profile, everywhere=False) if hit(sought, place, pseudonym, profile)]
 
 
 def _replaced(sought: Needles, place: Place, pseudonym: str) -> bytes:

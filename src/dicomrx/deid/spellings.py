@@ -5,6 +5,8 @@ from functools import lru_cache
 from typing import Final
 
 WORD: Final = re.compile(r"[^\W_]+")
+# Attributes whose text is an ID or a number of somebody or something.
+ID_KEYWORD: Final = re.compile(r"(?:ID|IDs|Number|Identifier)(?:IssuingAuthority|Trial)?$|^AccessionNumber")
 DATE: Final = re.compile(r"(\d{4})[-./]?(\d\d)[-./]?(\d\d)")
 _MONTHS: Final = (
     "january", "february", "march", "april", "may", "june", "july", "august", "september", "october", "november", "december",

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import Final
 
-from pydicom.charset import python_encoding
+from pydicom.charset import convert_encodings, decode_bytes, python_encoding
 from pydicom.datadict import dictionary_VM
 
 # The size of one value of each binary VR.
@@ -33,19 +33,61 @@ _UID_LIMIT: Final = 64
 _TECHNICAL: Final = re.compile(r"[\w .,:;/()\[\]+*<>%#&'\"|~µ°²³-]{0,64}")
 _IDENTIFYING: Final = re.compile(r"\d{6}|(?:19|20)\d\d[-./]\d{1,2}[-./]\d|\d[-./]\d{1,2}[-./](?:19|20)\d\d")
 _CODE: Final = re.compile(r"[A-Za-z0-9._:/+*%{}()\[\]-]{0,64} *")
+# Characters of one value (PS3.5 Table 6.2-1; of a PN, of one component group); None: as many as one likes.
+_TEXT_LIMITS: Final = {"AE": 16, "LO": 64, "LT": 10240, "PN": 64, "SH": 16, "ST": 1024, "UC": None, "UR": None, "UT": None}
+TEXTS: Final = frozenset(_TEXT_LIMITS)
+_MULTIPLE: Final = frozenset({"AE", "LO", "PN", "SH", "UC"})
+_DELIMITERS: Final = frozenset(b"\n\r\f\t^=\\")
+_UNPRINTABLE: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_UNPRINTABLE_IN_PROSE: Final = re.compile(r"[\x00-\x08\x0b\x0e-\x1f\x7f-\x9f]")
+_PROSE: Final = frozenset({"LT", "ST", "UT"})
 _VM: Final = re.compile(r"(\d+)(?:-(\d*)(n?))?")
+
+
+def _codec(charset: tuple[str, ...]) -> str | None:
+    first = charset[0] if charset else ""
+    return python_encoding.get(first) if first not in {"", "ISO_IR 6", "ISO 2022 IR 6"} else "ascii"
 
 
 def decoded(value: bytes, charset: tuple[str, ...]) -> str | None:
     """The text under a Specific Character Set (0008,0005); None where it is not text of that set, or switches sets by escapes."""
-    first = charset[0] if charset else ""
-    codec = python_encoding.get(first) if first not in {"", "ISO_IR 6", "ISO 2022 IR 6"} else "ascii"
+    codec = _codec(charset)
     if codec is None or b"\x1b" in value:
         return None
     try:
         return value.decode(codec)
     except UnicodeDecodeError:
         return None
+
+
+def decoded_with_escapes(value: bytes, charset: tuple[str, ...]) -> str | None:
+    """As `decoded`, and also where the text switches sets (PS3.5 6.1.2.5)."""
+    text = decoded(value, charset)
+    if text is None and b"\x1b" in value:
+        text = decode_bytes(value, convert_encodings(list(charset)), set(_DELIMITERS))
+    return None if text is None or "\N{REPLACEMENT CHARACTER}" in text else text
+
+
+def encoded(text: str, charset: tuple[str, ...]) -> bytes | None:
+    """The bytes of a text in the first set of a Specific Character Set (0008,0005); None where it cannot be written so."""
+    try:
+        return text.encode(_codec(charset) or "ascii")
+    except UnicodeEncodeError:
+        return None
+
+
+def each_value(vr: str, text: str) -> list[str]:
+    """The values of a text: several where its VR has a backslash between them."""
+    return text.split("\\") if vr in _MULTIPLE else [text]
+
+
+def is_text(vr: str, text: str) -> bool:
+    """True where a text has the length and the characters of its VR."""
+    limit = _TEXT_LIMITS[vr]
+    if (_UNPRINTABLE_IN_PROSE if vr in _PROSE else _UNPRINTABLE).search(text):
+        return False
+    parts = [group for part in each_value(vr, text) for group in (part.split("=") if vr == "PN" else [part])]
+    return limit is None or all(len(part) <= limit for part in parts)
 
 
 def is_technical(value: bytes, charset: tuple[str, ...]) -> bool:
@@ -106,7 +148,7 @@ def is_number(tag: int, vr: str, value: bytes) -> bool:
     if vr in _STRINGS:
         return _STRINGS[vr](value)
     count, rest = divmod(len(value), SIZES[vr])
-    if rest or not (vr in _ARRAYS or _multiplicity_allows(tag, count)):
+    if rest or not (vr in _ARRAYS or tag >> 16 & 1 or _multiplicity_allows(tag, count)):
         return False
     return not looks_like_text(vr, value)
 

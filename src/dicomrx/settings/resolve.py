@@ -165,6 +165,6 @@ def _not_yet(row: Setting, given: _Given) -> str:
 def _check_together(settings: Settings) -> None:
     if settings.require_https and not settings.api_url.lower().startswith("https:"):
         raise ConfigError(f"{ENV_PREFIX}REQUIRE_HTTPS is on, but {ENV_PREFIX}API_URL does not begin with https://")
-    callers = [row.calling_ae for row in settings.issuers]
-    if len(set(callers)) != len(callers):
-        raise ConfigError(f"{ENV_PREFIX}ISSUERS names one AE title twice with different issuers")
+    for name, rows in (("ISSUERS", settings.issuers), ("AE_PROFILES", settings.ae_profiles)):
+        if len({row.calling_ae for row in rows}) != len(rows):
+            raise ConfigError(f"{ENV_PREFIX}{name} names one AE title twice with different values")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from dicomrx.settings import values
-from dicomrx.settings.values import Issuer, Parser, Space
+from dicomrx.settings.values import AeProfile, Issuer, Parser, Space
 
 ENV_PREFIX: Final = "DICOM_RECEIVER_"
 LOG_LEVELS: Final = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
@@ -108,7 +108,12 @@ class Settings:
     )
     durable: bool = _switch("fsync before an image is acknowledged; off only for tests", on=True)
     timeout: float = _row(60.0, values.seconds(zero=False), "quiet time after which a study is complete", kind="float", unit="s")
-    profile: str = _row("basic", values.words, "de-identification profile")
+    profile: str = _row(
+        "basic", values.words, "de-identification profile: basic, research, either +option..., or a file that ends in .toml"
+    )
+    ae_profiles: tuple[AeProfile, ...] = _row(
+        (), values.many(values.ae_profile), "AE=PROFILE: profile for images of that calling AE, instead of PROFILE", kind="list"
+    )
     burned_in: str = _choice("quarantine", BURNED_IN, "images that may show identities in their pixels")
     issuers: tuple[Issuer, ...] = _row(
         (), values.many(values.issuer), "AE=ISSUER: issuer of PatientID for images of that calling AE that name none", kind="list"
@@ -144,7 +149,6 @@ TABLE: Final[Mapping[str, Setting]] = _read_table()
 NOT_YET: Final[Mapping[str, tuple[object, ...]]] = {
     "engine": ("pynetdicom",),
     "burned_in": ("quarantine", "pass"),
-    "profile": ("basic",),
     "tls_cert": (None,),
     "tls_key": (None,),
     "tls_ca": (None,),

@@ -52,6 +52,16 @@ class Issuer(NamedTuple):
         return f"{self.calling_ae}={self.issuer}"
 
 
+class AeProfile(NamedTuple):
+    """The de-identification profile of what a calling AE sends."""
+
+    calling_ae: str
+    profile: str
+
+    def __str__(self) -> str:
+        return f"{self.calling_ae}={self.profile}"
+
+
 def whole(low: int, high: int | None = None) -> Parser:
     """A whole number from `low` to `high`, both allowed."""
     rule = f"must be a whole number from {low} to {high}" if high is not None else f"must be a whole number, {low} or more"
@@ -161,6 +171,14 @@ def issuer(text: str) -> Issuer:
     return Issuer(str(ae_title(calling)), name)
 
 
+def ae_profile(text: str) -> AeProfile:
+    """AE=PROFILE; what the profile means is for those who carry it out."""
+    calling, _, profile = text.partition("=")
+    if not profile.strip():
+        raise ValueError("must be AE=PROFILE, the profile as PROFILE takes it")
+    return AeProfile(str(ae_title(calling)), profile.strip())
+
+
 def space(text: str) -> Space:
     """Bytes with an optional K, M, G or T (powers of 1024), or percent of the filesystem."""
     if match := _PERCENT.fullmatch(text):
@@ -185,7 +203,7 @@ def to_text(value: object) -> str:
         return ""
     if isinstance(value, bool):
         return "true" if value else "false"
-    if isinstance(value, (Space, Issuer)):
+    if isinstance(value, (Space, Issuer, AeProfile)):
         return str(value)
     if isinstance(value, float):
         return str(int(value)) if value.is_integer() else repr(value)

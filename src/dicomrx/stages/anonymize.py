@@ -12,20 +12,56 @@ from typing import BinaryIO, Final
 from pydicom import Dataset
 
 from dicomrx import deid
-from dicomrx.errors import Reject
+from dicomrx.errors import ConfigError, Reject
 from dicomrx.runner import Job
-from dicomrx.settings import Settings
+from dicomrx.settings import ENV_PREFIX, Settings
 from dicomrx.spool import durable, incoming
 from dicomrx.spool.layout import Spool
 from dicomrx.spool.ledger import Fate
 from dicomrx.spool.names import Arrival
 from dicomrx.spool.studies import Study
+from dicomrx.text import safe
 from dicomrx.vault import Original, Patient, State, identity_key, open_bound
 
 _CHUNK: Final = 1 << 20
+_SITE_FILE: Final = ".toml"
 _ADOPTION_WAIT_S: Final = 1.0
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Profiles:
+    """The profile of each calling AE title that has one of its own, and of all others."""
+
+    default: deid.Profile
+    by_ae: Mapping[str, deid.Profile]
+
+    @classmethod
+    def of(cls, settings: Settings) -> "Profiles":
+        """As the settings say; raises ConfigError, naming the setting and the file."""
+        by_ae = {row.calling_ae: _profile("AE_PROFILES", row.profile) for row in settings.ae_profiles}
+        return cls(_profile("PROFILE", settings.profile), by_ae)
+
+    @property
+    def all(self) -> tuple[deid.Profile, ...]:
+        """Each of them."""
+        return (self.default, *self.by_ae.values())
+
+    def for_ae(self, calling_ae: str | None) -> deid.Profile:
+        """The profile of what this AE title sends."""
+        return self.by_ae.get(calling_ae or "", self.default)
+
+
+def _profile(setting: str, text: str) -> deid.Profile:
+    try:
+        if not text.endswith(_SITE_FILE):
+            return deid.named_profile(text)
+        path = Path(text)
+        return deid.site_profile(path.read_text("utf-8"), path.stem)
+    except (ConfigError, OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else error
+        raise ConfigError(f"{ENV_PREFIX}{setting}={safe(text, 200)}: {why}") from error
 
 
 @dataclass(frozen=True)
@@ -45,10 +81,10 @@ class Anonymize:
 
     name = "anonymize"
 
-    def __init__(self, spool: Spool, state: State, *, profile: str, burned_in: str, issuers: Mapping[str, str]) -> None:
+    def __init__(self, spool: Spool, state: State, *, profiles: Profiles, burned_in: str, issuers: Mapping[str, str]) -> None:
         self._spool = spool
         self._state = state
-        self._profile = profile
+        self._profiles = profiles
         self._burned_in = burned_in
         self._issuers = issuers
         self._adoption = incoming.Adoption(spool)
@@ -89,8 +125,8 @@ class Anonymize:
         deid.check(instance, self._burned_in)
         patient = self._state.patient(self._identity(instance))
         self._spool.binding.note_number(patient.number)
-        output = deid.deidentify(instance, deid.Context(pseudonym=patient.pseudonym, uid_key=self._state.uid_key))
-        self._second_look(arrival, instance, output, patient)
+        profile = self._profiles.for_ae(instance.calling_ae)
+        output = self._deidentified(arrival, instance, patient, profile)
         part = self._spool.new_path()
         try:
             made = _write(part, output)
@@ -99,7 +135,7 @@ class Anonymize:
                 series=names.series,
                 instance=names.instance,
                 patient=patient,
-                profile=self._profile,
+                profile=profile.label,
                 output_sha256=made,
                 dataset_sha256=_dataset_digest(file, instance),
                 transfer_syntax=instance.transfer_syntax,
@@ -115,10 +151,13 @@ class Anonymize:
         finally:
             part.unlink(missing_ok=True)
 
-    def _second_look(self, arrival: Arrival, instance: deid.Instance, output: Dataset, patient: Patient) -> None:
-        found = deid.look_again(instance, output, patient.pseudonym)
+    def _deidentified(self, arrival: Arrival, instance: deid.Instance, patient: Patient, profile: deid.Profile) -> Dataset:
+        context = deid.Context(patient.pseudonym, self._state.uid_key, date_shift=self._state.date_shift(patient))
+        output = deid.deidentify(instance, context, profile)
+        found = deid.look_again(instance, output, patient.pseudonym, profile)
         if found:
             log.warning("%s: the second look put dummies in %s", arrival.id, ", ".join(sorted(set(found))))
+        return output
 
     def _identity(self, instance: deid.Instance) -> str:
         who = instance.identity
@@ -172,7 +211,8 @@ def _dataset_digest(file: BinaryIO, instance: deid.Instance) -> str:
 @contextmanager
 def build(spool: Spool, settings: Settings) -> Iterator[Anonymize]:
     """The stage as its settings want it, over a state that is bound to this spool."""
+    profiles = Profiles.of(settings)
     with open_bound(settings.state_dir, spool) as state:
         if state.new_key_path is not None:
             log.warning("made the site's key %s: back it up, without it nothing can be restored", state.new_key_path)
-        yield Anonymize(spool, state, profile=settings.profile, burned_in=settings.burned_in, issuers=dict(settings.issuers))
+        yield Anonymize(spool, state, profiles=profiles, burned_in=settings.burned_in, issuers=dict(settings.issuers))

@@ -136,6 +136,11 @@ class Upload:
         return None
 
 
+def _profile(settings: Settings) -> str:
+    """What a manifest says of the profile: never a path, and each instance's own DeidentificationMethod tells more."""
+    return "by calling AE title" if settings.ae_profiles else Path(settings.profile).name
+
+
 def _utc_now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
@@ -144,7 +149,7 @@ def _utc_now() -> str:
 def build(spool: Spool, settings: Settings) -> Iterator[Upload]:
     """The stage as its settings want it: without AUTO_UPLOAD it only freezes and zips."""
     if not settings.auto_upload:
-        yield Upload(spool, None, profile=settings.profile, cleanup=settings.cleanup_after_upload)
+        yield Upload(spool, None, profile=_profile(settings), cleanup=settings.cleanup_after_upload)
         return
     has_credentials = bool(settings.api_token or settings.api_password)
     warning = check_destination(settings.api_url, has_credentials=has_credentials, require_https=settings.require_https)
@@ -158,4 +163,4 @@ def build(spool: Spool, settings: Settings) -> Iterator[Upload]:
         max_retries=settings.max_retries,
         retry_delay=settings.retry_delay,
     ) as client:
-        yield Upload(spool, client, profile=settings.profile, cleanup=settings.cleanup_after_upload)
+        yield Upload(spool, client, profile=_profile(settings), cleanup=settings.cleanup_after_upload)

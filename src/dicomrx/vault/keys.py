@@ -20,6 +20,7 @@ from dicomrx.spool import durable
 _LENGTH: Final = 32
 _NONCE: Final = 12
 _OTHERS: Final = 0o077
+_SHIFTS: Final = range(366, 3651)
 
 
 @dataclass(frozen=True)
@@ -31,15 +32,21 @@ class Keys:
     wrapping: bytes = field(repr=False)
     same: bytes = field(repr=False)
     check: bytes = field(repr=False)
+    dates: bytes = field(repr=False)
 
     @classmethod
     def derive(cls, site_key: bytes) -> "Keys":
         """One key a use, by HKDF (RFC 5869)."""
-        return cls(*(_hkdf(site_key, use) for use in (b"uid", b"identity look-up", b"patient keys", b"same instance", b"check")))
+        return cls(*(_hkdf(site_key, use) for use in (b"uid", b"identity look-up", b"patient keys", b"same instance", b"check", b"dates")))
 
     def mac(self, key: bytes, text: str) -> str:
         """HMAC-SHA256 of a text, in hex."""
         return hmac.new(key, text.encode(), "sha256").hexdigest()
+
+    def date_shift(self, patient: int) -> int:
+        """Whole days from 366 to 3650 by which a patient's dates move back: so many that no season is told, the same in every run."""
+        digest = hmac.digest(self.dates, str(patient).encode(), "sha256")
+        return _SHIFTS[int.from_bytes(digest[:8], "big") % len(_SHIFTS)]
 
     def wrap(self, data_key: bytes, patient: int) -> bytes:
         """A patient's key, encrypted for the patient's number alone."""

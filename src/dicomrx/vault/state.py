@@ -114,6 +114,10 @@ class State:
         """The patient of an identity key; the number is durable."""
         return self._identities.patient(identity_key)
 
+    def date_shift(self, patient: Patient) -> int:
+        """Days from 366 to 3650 by which this patient's dates move back, in every study."""
+        return self._keys.date_shift(patient.number)
+
     def highest_number(self) -> int:
         """The highest number ever given."""
         return self._identities.highest_number()

@@ -1,0 +1,37 @@
+"""Private elements and who created them (PS3.5 7.8.1)."""
+
+from typing import Final
+
+from pydicom.dataset import Dataset
+from pydicom.tag import BaseTag
+
+from dicomrx.deid.profile import Profile
+from dicomrx.deid.reading import element_at, raw_text
+from dicomrx.deid.rules import Rule
+
+_FIRST_BLOCK: Final = 0x10
+_LAST_BLOCK: Final = 0xFF
+_CREATOR_VRS: Final = frozenset({"LO", "UN", None})
+
+
+def creator_tag(tag: int) -> int | None:
+    """Where the creator of a private element stands in its data set or item; None for an element that belongs to no block."""
+    block = tag >> 8 & 0xFF
+    return tag & 0xFFFF0000 | block if tag >> 16 & 1 and block >= _FIRST_BLOCK else None
+
+
+def is_creator(tag: int) -> bool:
+    """True where a creator stands."""
+    return bool(tag >> 16 & 1) and _FIRST_BLOCK <= tag & 0xFFFF <= _LAST_BLOCK
+
+
+def rule_in(holder: Dataset, tag: int, wire_vr: str | None, profile: Profile) -> Rule:
+    """The profile's rule for an element of a data set or item; a private one goes by its creator there."""
+    where = creator_tag(tag)
+    return profile.rule(tag, wire_vr, None if where is None else _creator(holder, where))
+
+
+def _creator(holder: Dataset, tag: int) -> str | None:
+    if BaseTag(tag) not in holder or element_at(holder, tag).VR not in _CREATOR_VRS:
+        return None
+    return raw_text(holder, tag) or None
