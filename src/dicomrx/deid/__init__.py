@@ -1,7 +1,9 @@
 """De-identification (PS3.15 Annex E): bytes in, a data set without an identity out. It knows no file, no clock and no setting."""
 
 from dicomrx.deid.actions import Context, pseudonymous_uid
+from dicomrx.deid.describing import describe
 from dicomrx.deid.engine import deidentify
+from dicomrx.deid.explaining import explain
 from dicomrx.deid.profile import BASIC, Profile, labelled_profile, named_profile
 from dicomrx.deid.reading import Identity, Instance, read
 from dicomrx.deid.refusals import check
@@ -19,6 +21,8 @@ __all__ = [
     "Profile",
     "check",
     "deidentify",
+    "describe",
+    "explain",
     "labelled_profile",
     "look_again",
     "named_profile",

@@ -1,11 +1,11 @@
 """What became of every element of an instance, and by which rule: read off what the engine made, not worked out again."""
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
-from pydicom.dataelem import DataElement, RawDataElement
+from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.tag import BaseTag
 
@@ -54,27 +54,29 @@ class Explanation:
 
 def explain(instance: Instance, context: Context, profile: Profile = BASIC, burned_in: str = "quarantine") -> Explanation:
     """What `check`, `deidentify` and `look_again` do to an instance; without rows where nothing can be made of it."""
-    refusal = _refused(instance, burned_in)
+    refusal = _refused_by(check, instance, burned_in)
     try:
         made, final = deidentify(instance, context, profile), deidentify(instance, context, profile)
+        second = _refused_by(look_again, instance, final, context.pseudonym, profile)
+        rows = _rows(instance, made, made if second else final, profile)
     except Reject as never:
         return Explanation((), refusal or never)
-    try:
-        look_again(instance, final, context.pseudonym, profile)
-    except Reject as never:
-        refusal, final = refusal or never, made
-    with quiet():
-        comparison = _Comparison(instance.encoding, profile)
-        meta = comparison.rows(_Three(Dataset(), made.file_meta, final.file_meta), _Place())
-        return Explanation((*meta, *comparison.rows(_Three(instance.dataset, made, final), _Place())), refusal)
+    return Explanation(rows, refusal or second)
 
 
-def _refused(instance: Instance, burned_in: str) -> Reject | None:
+def _refused_by(step: Callable[..., object], *arguments: object) -> Reject | None:
     try:
-        check(instance, burned_in)
+        step(*arguments)
     except Reject as never:
         return never
     return None
+
+
+def _rows(instance: Instance, made: Dataset, final: Dataset, profile: Profile) -> tuple[Row, ...]:
+    comparison = _Comparison(instance.encoding, profile)
+    with quiet():
+        meta = comparison.rows(_Three(Dataset(), made.file_meta, final.file_meta), _Place())
+        return (*meta, *comparison.rows(_Three(instance.dataset, made, final), _Place()))
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -179,9 +181,9 @@ def _vr(element: Element | None, tag: BaseTag) -> str:
 
 
 def _value_text(element: Element, vr: str, charset: tuple[str, ...], *, little: bool) -> str:
-    if isinstance(element, DataElement):
-        return str(element.value)  # file meta, which no wire brought
     value = element.value or b""
+    if isinstance(value, str):
+        return value  # of the file meta, which was never bytes
     if vr in _TEXT:
         return decode(value, charset)
     numbers = _NUMBERS.get(vr)

@@ -123,7 +123,7 @@ class Anonymize:
 
     def _file(self, arrival: Arrival, file: BinaryIO, instance: deid.Instance, names: Names) -> Fate:
         deid.check(instance, self._burned_in)
-        patient = self._state.patient(self._identity(instance))
+        patient = self._state.patient(identity_of(instance, self._issuers))
         self._spool.binding.note_number(patient.number)
         profile = self._profiles.for_ae(instance.calling_ae)
         output = self._deidentified(arrival, instance, patient, profile)
@@ -159,13 +159,6 @@ class Anonymize:
             log.warning("%s: the second look put dummies in %s", arrival.id, ", ".join(sorted(set(found))))
         return output
 
-    def _identity(self, instance: deid.Instance) -> str:
-        who = instance.identity
-        issuer = who.issuer or self._issuers.get(instance.calling_ae or "", "")
-        return identity_key(
-            patient_id=who.patient_id, issuer=issuer, name=who.name, birth_date=who.birth_date, study_uid=instance.study_uid
-        )
-
     def _decide(self, study: Study, original: Original, file: BinaryIO) -> Fate:
         """To be filed, or proven to be filed already (design: promise 4); the study's lock is held.
 
@@ -186,6 +179,13 @@ class Anonymize:
             position = self._state.vault.append(original, file)
         self._spool.binding.note_position(*position)
         return Fate.DUPLICATE if filed else Fate.FILED
+
+
+def identity_of(instance: deid.Instance, issuers: Mapping[str, str]) -> str:
+    """The identity key of whose instance it is; `issuers` as `Anonymize` has them."""
+    who = instance.identity
+    issuer = who.issuer or issuers.get(instance.calling_ae or "", "")
+    return identity_key(patient_id=who.patient_id, issuer=issuer, name=who.name, birth_date=who.birth_date, study_uid=instance.study_uid)
 
 
 def _write(part: Path, output: Dataset) -> str:

@@ -79,6 +79,12 @@ class Identities:
             number, wrapped = _row(connection, identity) or self._add(connection, identity)
         return Patient(number, self._keys.unwrap(wrapped, number))
 
+    def known_patient(self, key: str) -> Patient | None:
+        """The patient of a canonical identity key who has a number already, or None; nothing is given."""
+        with self._open() as connection:
+            row = _row(connection, self._keys.mac(self._keys.lookup, key))
+        return None if row is None else Patient(row[0], self._keys.unwrap(row[1], row[0]))
+
     def _add(self, connection: sqlite3.Connection, identity: str) -> tuple[int, bytes]:
         """One transaction from look-up to durable number: of two processes the second finds the first one's."""
         with connection:

@@ -114,6 +114,10 @@ class State:
         """The patient of an identity key; the number is durable."""
         return self._identities.patient(identity_key)
 
+    def known_patient(self, identity_key: str) -> Patient | None:
+        """The patient of an identity key who has a number already, or None; for who only wants to know."""
+        return self._identities.known_patient(identity_key)
+
     def date_shift(self, patient: Patient) -> int:
         """Days from 366 to 3650 by which this patient's dates move back, in every study."""
         return self._keys.date_shift(patient.number)
