@@ -18,7 +18,7 @@ from dicomrx.errors import Reject
 from tests.unit.deid_files import CONTEXT, EXPLICIT, IMPLICIT, bundled, file_of, instance_of, item, joined, needed, tag_of
 
 NAMED = [named_profile(text) for text in ("basic", "research", "basic+clean-structured+clean-graphics+retain-uids")]
-SITE = site_profile('base = "basic"\n[rules]\nStudyDescription = "keep"\n"(0020,4000)" = "clean"\n', "site")
+SITE = site_profile('base = "basic"\n[rules]\nStudyDescription = "keep"\n"(0020,4000)" = "clean"\nPatientPosition = "remove"\n', "site")
 ORIGINAL = {
     tag_of("PatientName"): ("PN", b"Quixano^Alonso"),
     tag_of("PatientID"): ("LO", b"HID-778899"),
@@ -106,6 +106,7 @@ def test_what_is_in_a_sequence_that_goes_is_shown_and_goes() -> None:
     explanation = explained(instance_of(ORIGINAL | {tag_of("OtherPatientIDsSequence"): ("SQ", inside)}))
     gone = [row for row in explanation.rows if row.depth == 1 and row.before is not None]
     assert [(row.item, row.action, row.before, row.after) for row in gone] == [(1, "removed", "OLD-1", None), (2, "removed", "OLD-2", None)]
+    assert {row.reason for row in gone} == {"in a sequence that goes"}
 
 
 def test_what_the_second_look_replaced_says_so() -> None:
@@ -120,7 +121,7 @@ def test_an_instance_that_would_be_quarantined_is_explained_all_the_same() -> No
     assert row_of("PatientName", explanation).after == "sub-001"
 
 
-def test_what_the_second_look_refuses_is_shown_as_the_engine_made_it() -> None:
+def test_what_the_second_look_refuses_is_shown_and_said() -> None:
     segment = b"Quixano"
     jpeg = b"\xff\xd8\xff\xfe" + (len(segment) + 2).to_bytes(2, "big") + segment + b"\xff\xda\x00\x02"
     pixels = b"\xe0\x7f\x10\x00OB\0\0\xff\xff\xff\xff" + item(b"") + item(jpeg + b"\0") + b"\xfe\xff\xdd\xe0" + bytes(4)
@@ -156,6 +157,7 @@ def test_a_description_tells_the_effective_action_and_why() -> None:
     assert described("(0008,1030)", NAMED[0]) == ("X", "PS3.15 Table E.1-1: X")
     assert described("(0008,1030)", NAMED[1]) == ("C", "PS3.15 Table E.1-1: X; clean-descriptors: C")
     assert described("(0008,1030)", SITE) == ("K", "the site's own rule")
+    assert described("(0018,5100)", SITE) == ("X", "the site's own rule")
     assert described("(0018,1020)", NAMED[0])[0] == "K"
     assert described("SIEMENS MR HEADER: B Value", NAMED[1])[0] == "K"
     assert described("Private Attributes", NAMED[0]) == ("X", "private")

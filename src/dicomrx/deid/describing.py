@@ -54,8 +54,8 @@ def _others(profile: Profile, own: set[int]) -> Iterator[Described]:
         rule = profile.rule(tag, None)
         groups[rule.reason, rule.code, dictionary_VR(BaseTag(tag)) if rule.vr else ""].append(tag)
     for (reason, code, vr), tags in sorted(groups.items(), key=lambda group: group[0][::-1]):
-        few = ", ".join(map(_name, tags)) if len(tags) <= _FEW else f"{len(tags)} other attributes"
-        yield Described(few, vr, code, reason)
+        what = ", ".join(map(_name, tags)) if len(tags) <= _FEW else f"{len(tags)} other attributes"
+        yield Described(what, vr, code, reason)
 
 
 def _described(what: str, rule: Rule) -> Described:

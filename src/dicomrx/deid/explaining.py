@@ -58,7 +58,7 @@ def explain(instance: Instance, context: Context, profile: Profile = BASIC, burn
     try:
         made, final = deidentify(instance, context, profile), deidentify(instance, context, profile)
         second = _refused_by(look_again, instance, final, context.pseudonym, profile)
-        rows = _rows(instance, made, made if second else final, profile)
+        rows = _rows(instance, made, final, profile)
     except Reject as never:
         return Explanation((), refusal or never)
     return Explanation(rows, refusal or second)
@@ -109,14 +109,12 @@ class _Comparison:
     def rows(self, three: _Three, place: _Place) -> Iterator[Row]:
         """Those of one data set or item, each sequence followed by its items'."""
         before, after = charset_of(three.source, place.before), charset_of(three.final, place.after)
-        for tag in sorted({*three.source.keys(), *three.final.keys(), *three.made.keys()}):
+        for tag in sorted({*three.source.keys(), *three.final.keys()}):
             old, made, new = (_element(dataset, tag) for dataset in (three.source, three.made, three.final))
             rule = None if old is None else rule_in(three.source, tag, self._encoding.wire_vr(old.VR), self._profile)
             action, reason = ("removed", "in a sequence that goes") if place.goes else _outcome(rule, old, made, new)
-            vr = _vr(old or made, tag)
-            yield Row(
-                place.depth, place.item, tag, vr, action, reason, self._text(old, vr, before), self._text(new, _vr(new or old, tag), after)
-            )
+            shown = self._text(old, _vr(tag, old), before), self._text(new, _vr(tag, new, old), after)
+            yield Row(place.depth, place.item, tag, _vr(tag, old, new), action, reason, *shown)
             yield from self._items(rule, (old, made, new), _Place(place.depth + 1, 0, before, after))
 
     def _items(self, rule: Rule | None, elements: tuple[Element | None, ...], place: _Place) -> Iterator[Row]:
@@ -175,9 +173,10 @@ def _element(dataset: Dataset, tag: BaseTag) -> Element | None:
     return element_at(dataset, tag) if tag in dataset else None
 
 
-def _vr(element: Element | None, tag: BaseTag) -> str:
-    vr = None if element is None else element.VR
-    return (vr or known_vr(tag) or "UN").split(" or ", maxsplit=1)[0]
+def _vr(tag: BaseTag, *elements: Element | None) -> str:
+    """The VR that the first of them names, else the dictionary's."""
+    named = next((element.VR for element in elements if element is not None and element.VR), None)
+    return (named or known_vr(tag) or "UN").split(" or ", maxsplit=1)[0]
 
 
 def _value_text(element: Element, vr: str, charset: tuple[str, ...], *, little: bool) -> str:
