@@ -3,12 +3,14 @@
 import logging
 import threading
 from dataclasses import replace
+from pathlib import Path
 from typing import Annotated, Final
 
 import typer
 
 from dicomrx.cli import options
 from dicomrx.cli.options import with_settings
+from dicomrx.errors import UsageError
 from dicomrx.settings import Resolution, Settings
 
 log = logging.getLogger(__name__)
@@ -19,6 +21,10 @@ _TEND_S: Final = 2.0
 Once = Annotated[bool, typer.Option("--once", help="do what is ready, then end (for cron)")]
 Worker = Annotated[bool, typer.Option("--worker", hidden=True)]
 NoSend = Annotated[bool, typer.Option("--no-send", help="only freeze and zip")]
+Explain = Annotated[
+    Path | None, typer.Option("--explain", metavar="FILE", help="print what happens to each element of this file, and write nothing")
+]
+Describe = Annotated[bool, typer.Option("--describe", help="print the profile with every rule, and write nothing")]
 Paths = Annotated[list[str] | None, typer.Argument(metavar="[PATH]...", help="studies to send: folder, zip or pseudonymous Study UID")]
 
 
@@ -81,8 +87,20 @@ def _warn_of_anyone(settings: Settings) -> None:
 
 
 @with_settings(*options.ANONYMIZE)
-def anonymize(resolution: Resolution, *, once: Once = False, worker: Worker = False) -> None:
+def anonymize(
+    resolution: Resolution, *, once: Once = False, explain: Explain = None, describe: Describe = False, worker: Worker = False
+) -> None:
     """De-identify: from `incoming/` to `studies/`, the originals to the vault."""
+    if once + describe + (explain is not None) > 1:
+        msg = "--once, --explain and --describe exclude each other"
+        raise UsageError(msg)
+    if describe or explain is not None:
+        from dicomrx.cli import explaining
+
+        lines = explaining.described(resolution.settings) if explain is None else explaining.explained(explain, resolution.settings)
+        for line in lines:
+            print(line)
+        return
     from dicomrx.cli import running
 
     raise typer.Exit(running.run_stage("anonymize", resolution.settings, once=once, worker=worker))

@@ -1,7 +1,9 @@
 """De-identification (PS3.15 Annex E): bytes in, a data set without an identity out. It knows no file, no clock and no setting."""
 
 from dicomrx.deid.actions import Context, pseudonymous_uid
+from dicomrx.deid.describing import describe
 from dicomrx.deid.engine import deidentify
+from dicomrx.deid.explaining import explain
 from dicomrx.deid.pixels import at_pixels, shared_pixels
 from dicomrx.deid.profile import BASIC, Profile, labelled_profile, named_profile
 from dicomrx.deid.reading import Identity, Instance, outline, read
@@ -21,6 +23,8 @@ __all__ = [
     "at_pixels",
     "check",
     "deidentify",
+    "describe",
+    "explain",
     "labelled_profile",
     "look_again",
     "named_profile",

@@ -13,19 +13,18 @@ from typing import Final, NamedTuple
 
 from dicomrx.deid.spellings import WORD
 
-# Beyond ASCII only these stand between words; any other character belongs to a word, which then is in no vocabulary.
+# Beyond ASCII only these stand between words; any other sign, seen or not, belongs to a word, which then is in no vocabulary.
 _CHARACTER: Final = r"(?:[A-Za-z0-9]|[^\x00-\x7f\s–—…„“”‚‘’«»·•×])"  # noqa: RUF001 - dashes and quotes as people type them
 _TOKEN: Final = re.compile(
     r"[^\W\d_]{1,5}['’](?=\w)"  # noqa: RUF001 - l'épaule, dell'anca: no l for left
     rf"|[TR]2\*{_CHARACTER}*"  # T2*, which is not T2
-    r"|(?<![\w.,])(?:[12]?[1-9]|[123]0|31)\.(?:0?[1-9]|1[0-2])\.(?!\d)"  # 12.3., a day without its year
+    r"|(?:[12]?[1-9]|[123]0|31)\.(?:0?[1-9]|1[0-2])\.(?!\d)"  # 12.3., a day without its year
     rf"|{_CHARACTER}+(?:(?<=\d)[.,](?=\d){_CHARACTER}+)*",
     re.IGNORECASE,
 )
 _CAMEL: Final = re.compile(r"(?<=[a-zß-öø-ÿ]{2})(?=[A-ZÀ-ÖØ-Þ])")
 _SEPARATOR: Final = re.compile(r" ?|(?: ?[-_/+.,:^&] ?)")
 _DIGIT: Final = re.compile(r"\d")
-_YEAR: Final = re.compile(r"\d{4}")
 
 # IDs, telephones and dates have leading zeros, and more digits than four.
 _NUMBER: Final = re.compile(r"(?=.{1,5}$)(?:0|[1-9]\d{0,2})(?:[.,]\d{1,3})?", re.ASCII)
@@ -51,12 +50,14 @@ _UNITS: Final = _words("ch cgy cm d deg gy hz k kev kg khz kv kvp ma mas mbq mci
 # Beside a month, in the languages of the vocabulary, a number is part of a date ...
 _MONTHS: Final = _words("""
     jan january januar jänner janner januari janvier janv enero ene gennaio gen feb february februar feber februari février fevrier févr
-    fevr febrero febbraio mar march märz marz mär mrz maart mrt mars marzo apr april avril avr abril abr aprile may mai mei mayo maggio mag
+    fevr febrero febbraio mar march märz marz mär mrz maart mars marzo apr april avril avr abril abr aprile may mai mei mayo maggio
     jun june juni juin junio giugno giu jul july juli juillet juil julio luglio lug aug august augustus août aout agosto ago sep sept
-    september septembre septiembre settembre set oct october oktober okt octobre octubre ottobre ott nov november novembre noviembre
+    september septembre septiembre settembre set october oktober okt octobre octubre ottobre ott nov november novembre noviembre
     dec december dezember dez décembre decembre déc diciembre dic dicembre
 """)
-# ... and beside these of an age, a telephone, an ID, a place.
+# ... and these are months beside a bare number only: intravenous, magnitude, Magnetresonanztomographie, optical coherence.
+_ALSO_MONTHS: Final = _words("iv mag mrt oct")
+# Beside these it is part of an age, a telephone, an ID, a place.
 _PERSONAL: Final = _words("""
     geb geboren geburtsdatum gebdat born dob birth birthdate né née nés naissance nacido nacida nacimiento nato nata nascita
     geboortedatum alter alt age aged ans años anni jaar jahre jahr jährig jährige jähriger jährigen j y yo yr yrs year years old f sex
@@ -73,10 +74,14 @@ _REACH: Final = 2  # 3 de marzo
 class _Token(NamedTuple):
     before: str  # what stands between the token before and this
     text: str
+    folded: str
+    has_digit: bool
+    is_bare: bool  # a number without letters
 
-    @property
-    def folded(self) -> str:
-        return unicodedata.normalize("NFC", self.text.casefold())
+
+def _token(before: str, text: str) -> _Token:
+    has_digit = _DIGIT.search(text) is not None
+    return _Token(before, text, unicodedata.normalize("NFC", text.casefold()), has_digit, has_digit and not any(c.isalpha() for c in text))
 
 
 @cache
@@ -87,11 +92,10 @@ def vocabulary() -> frozenset[str]:
 
 
 def clean(text: str, own_words: frozenset[str]) -> str:
-    """What may stay of one value, composed (NFC), never longer; empty where nothing may.
+    """What may stay of one value, spelled as it was and never longer; empty where nothing may.
 
-    `own_words` are the words of the instance's own identifiers, casefolded and composed: they go even if the vocabulary has them.
+    `own_words` are the words of the instance's own identifiers, casefolded and composed (NFC): they go even if the vocabulary has them.
     """
-    text = "".join(c for c in unicodedata.normalize("NFC", text) if unicodedata.category(c) != "Cf")  # zero width
     # What has lost its middle is looked at again: 12 Foo 85.
     while (cleaned := _once(text, own_words)) != text:
         text = cleaned
@@ -106,19 +110,20 @@ def _once(text: str, own_words: frozenset[str]) -> str:
             stays[begin:end] = [False] * (end - begin)
     for i in _overshadowed(tokens):
         stays[i] = False
+    _drop_with(tokens, stays)
     return _joined(tokens, stays)
 
 
 def _tokens(text: str, own_words: frozenset[str]) -> Iterator[_Token]:
     end = 0
     for match in _TOKEN.finditer(text):
-        token = _Token(text[end : match.start()], match.group())
+        token = _token(text[end : match.start()], match.group())
         end = match.end()
         # AbdomenRoutine: looked at word by word where it is no word as a whole (kV, mSv).
         if token.text.isalpha() and token.folded not in vocabulary() and token.folded not in own_words:
             first, *others = _CAMEL.split(token.text)
-            yield _Token(token.before, first)
-            yield from (_Token("", other) for other in others)
+            yield _token(token.before, first)
+            yield from (_token("", other) for other in others)
         else:
             yield token
 
@@ -130,14 +135,10 @@ def _known(token: _Token, own_words: frozenset[str]) -> bool:
 
 
 def _is_technical(text: str) -> bool:
-    if _NUMBER.fullmatch(text) or _LETTERED.fullmatch(text) or _MATRIX.fullmatch(text):
+    if any(rule.fullmatch(text) for rule in (_NUMBER, _LETTERED, _MATRIX)):
         return True
     measure = _MEASURE.fullmatch(text)
-    return measure is not None and measure[2].casefold() in _UNITS and _is_number(measure[1])
-
-
-def _is_number(text: str) -> bool:
-    return _NUMBER.fullmatch(text) is not None
+    return measure is not None and measure[2].casefold() in _UNITS and _NUMBER.fullmatch(measure[1]) is not None
 
 
 def _runs(tokens: list[_Token]) -> Iterator[tuple[int, int]]:
@@ -146,42 +147,54 @@ def _runs(tokens: list[_Token]) -> Iterator[tuple[int, int]]:
     for end in range(1, len(tokens) + 1):
         if end < len(tokens) and _adjoin(tokens[end - 1], tokens[end]):
             continue
-        if _DIGIT.search(tokens[begin].text):
+        if tokens[begin].has_digit:
             yield begin, end
         begin = end
 
 
 def _adjoin(one: _Token, other: _Token) -> bool:
-    """True for two tokens with digits, of which one with letters, such as T1, belongs to what is next to it without a space."""
-    if not (_DIGIT.search(one.text) and _DIGIT.search(other.text)):
+    """True for two numbers whatever is between them; where one has letters, as T1 has, only if no space is."""
+    if not (one.has_digit and other.has_digit):
         return False
-    return (_is_bare(one) and _is_bare(other)) or not any(c.isspace() for c in other.before)
+    return (one.is_bare and other.is_bare) or not any(c.isspace() for c in other.before)
 
 
-def _is_bare(token: _Token) -> bool:
-    return not any(c.isalpha() for c in token.text)
+def _is_measured(tokens: list[_Token], i: int) -> bool:
+    return i + 1 < len(tokens) and tokens[i + 1].folded in _UNITS
 
 
 def _harmless(tokens: list[_Token], begin: int, end: int) -> bool:
     run = tokens[begin:end]
     if len(run) == 1:
-        measured = end < len(tokens) and len(tokens[end].text) > 1 and tokens[end].folded in _UNITS
-        return measured or not _DAY_AND_MONTH.fullmatch(run[0].text)
-    if not any(map(_is_bare, run)):
+        return _is_measured(tokens, begin) or not _DAY_AND_MONTH.fullmatch(run[0].text)
+    if not any(token.is_bare for token in run):
         return True  # T1/T2, C5-C7, 2D_3mm
     levels = _VERTEBRAE.fullmatch(run[0].text + "".join(token.before + token.text for token in run[1:]))
     return levels is not None and int(levels[1]) < int(levels[2])  # L4/5
 
 
 def _overshadowed(tokens: list[_Token]) -> Iterator[int]:
-    """Numbers near a month, a year or a word that comes with a person; words behind a title (Dr. Hand)."""
+    """Numbers near a month or a word that comes with a person; words behind a title (Dr. Hand)."""
     for i, token in enumerate(tokens):
-        is_date = _DIGIT.sub("", token.folded) in _MONTHS or _YEAR.fullmatch(token.text)
-        if is_date or token.folded in _PERSONAL:
-            near = range(max(0, i - _REACH), min(i + _REACH + 1, len(tokens)))
-            yield from (j for j in near if _DIGIT.search(tokens[j].text))
+        letters = _DIGIT.sub("", token.folded) if token.has_digit else token.folded
+        if letters in _MONTHS or token.folded in _PERSONAL:
+            yield from (j for j in _near(i, _REACH, tokens) if tokens[j].has_digit)
+        elif letters in _ALSO_MONTHS:
+            yield from (j for j in _near(i, 1, tokens) if tokens[j].is_bare)
         elif token.folded in _TITLES:
             yield from range(i + 1, min(i + _REACH + 1, len(tokens)))
+
+
+def _drop_with(tokens: list[_Token], stays: list[bool]) -> None:
+    """With a number that goes go the bare ones near it: they may be one date in a spelling that is not known, such as 12.V.85."""
+    for i in [*range(len(tokens)), *reversed(range(len(tokens)))]:
+        if tokens[i].is_bare and not stays[i]:
+            for j in _near(i, _REACH, tokens):
+                stays[j] = stays[j] and (not tokens[j].is_bare or _is_measured(tokens, j))
+
+
+def _near(i: int, reach: int, tokens: list[_Token]) -> range:
+    return range(max(0, i - reach), min(i + reach + 1, len(tokens)))
 
 
 def _joined(tokens: list[_Token], stays: list[bool]) -> str:

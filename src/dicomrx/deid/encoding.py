@@ -33,3 +33,12 @@ class Encoding:
             deflated=uid == DeflatedExplicitVRLittleEndian,
             encapsulated=uid not in native,
         )
+
+    def wire_vr(self, vr: str | None) -> str | None:
+        """The VR that a rule goes by, for one that was read: None where the transfer syntax has none.
+
+        UN is little endian always (PS3.5 6.2.2), so in a big endian data set its numbers would change their values: it is "" there.
+        """
+        if self.implicit or vr is None:
+            return None
+        return "" if vr == "UN" and not self.little else vr

@@ -83,7 +83,7 @@ class _Engine:
         )
 
     def _element(self, source: Dataset, element: Element, context: Context) -> Element | None:
-        rule = rule_in(source, element.tag, self._wire_vr(element), self._profile)
+        rule = rule_in(source, element.tag, self._encoding.wire_vr(element.VR), self._profile)
         if rule.vr is None:
             return None
         if rule.vr == "SQ":
@@ -95,12 +95,6 @@ class _Engine:
             return None
         undefined = isinstance(element, RawDataElement) and element.length == _UNDEFINED
         return raw(element.tag, rule.vr, value, self._encoding, undefined=undefined)
-
-    def _wire_vr(self, element: Element) -> str | None:
-        if self._encoding.implicit or element.VR is None:
-            return None
-        # UN is little endian always (PS3.5 6.2.2), so in a big endian data set its numbers would change their values.
-        return "" if element.VR == "UN" and not self._encoding.little else element.VR
 
     def _sequence(self, element: Element, rule: Rule, context: Context) -> Element | None:
         items = items_of(element)

@@ -67,8 +67,8 @@ def table() -> Mapping[str, Mapping[str, Any]]:
 
 
 @cache
-def _named_rules() -> Mapping[int, tuple[str, Action, str]]:
-    """Our own rules by tag: (code, action, reason)."""
+def named_rules() -> Mapping[int, tuple[str, Action, str]]:
+    """Our own rules for single attributes, by tag: (code, action, reason)."""
     kinds: tuple[tuple[Mapping[str, tuple[str, ...]], str, Action], ...] = (
         (extra_rules.TECHNICAL, "K", actions.keep_technical),
         (extra_rules.CODES, "K", actions.keep_code),
@@ -141,8 +141,8 @@ def _sequence_rule(tag: int, code: str, reason: str) -> Rule:
 
 def _extra_rule(tag: int, vr: str) -> Rule:
     single = _single(vr)
-    if tag in _named_rules():
-        code, action, reason = _named_rules()[tag]
+    if tag in named_rules():
+        code, action, reason = named_rules()[tag]
         return Rule(code, single, action, reason)
     code, reason = extra_rules.BY_VR.get(single, ("X", "a VR that no rule knows"))
     if code == "X":

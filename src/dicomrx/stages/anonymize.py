@@ -127,7 +127,7 @@ class Anonymize:
 
     def _file(self, arrival: Arrival, file: BinaryIO, instance: deid.Instance, names: Names) -> Fate:
         deid.check(instance, self._burned_in)
-        patient = self._state.patient(self._who(instance))
+        patient = self._state.patient(who_of(instance, self._issuers, self._placeholders))
         self._spool.binding.note_number(patient.number)
         profile = self._profiles.for_ae(instance.calling_ae)
         output = self._deidentified(arrival, instance, patient, profile)
@@ -164,17 +164,6 @@ class Anonymize:
             log.warning("%s: the second look put dummies in %s", arrival.id, ", ".join(sorted(set(found))))
         return output
 
-    def _who(self, instance: deid.Instance) -> Who:
-        says = instance.identity
-        return identify(
-            patient_id=says.patient_id,
-            issuer=says.issuer or self._issuers.get(instance.calling_ae or "", ""),
-            name=says.name,
-            birth_date=says.birth_date,
-            study_uid=instance.study_uid,
-            placeholders=self._placeholders,
-        )
-
     def _decide(self, study: Study, original: Original, file: BinaryIO) -> Fate:
         """To be filed, or proven to be filed already (design: promise 4); the study's lock is held.
 
@@ -195,6 +184,19 @@ class Anonymize:
             position = self._state.vault.append(original, file)
         self._spool.binding.note_position(*position)
         return Fate.DUPLICATE if filed else Fate.FILED
+
+
+def who_of(instance: deid.Instance, issuers: Mapping[str, str], placeholders: Placeholders) -> Who:
+    """Whose the instance says it is; `issuers` as `Anonymize` has them."""
+    says = instance.identity
+    return identify(
+        patient_id=says.patient_id,
+        issuer=says.issuer or issuers.get(instance.calling_ae or "", ""),
+        name=says.name,
+        birth_date=says.birth_date,
+        study_uid=instance.study_uid,
+        placeholders=placeholders,
+    )
 
 
 def _write(part: Path, output: Dataset, instance: deid.Instance, file: BinaryIO) -> tuple[str, range]:

@@ -108,6 +108,12 @@ class Identities:
         """What stands for the patient of a number."""
         return self._format.pseudonym(number)
 
+    def known_patient(self, who: Who) -> Patient | None:
+        """The patient of an instance who has a number already, or None; nothing is given or remembered. Raises Reject as `patient` does."""
+        with self._open() as connection:
+            row = Claim(who, self._keys).settle(connection)
+        return None if row is None else self._patient(row)
+
     def patient(self, who: Who) -> Patient:
         """The patient of an instance, with a new number for a new one; what the instance says is known from now on.
 
@@ -120,6 +126,9 @@ class Identities:
                 with _changing(connection):
                     row = claim.settle(connection) or self._add(connection, claim.identity, _highest(connection) + 1)
                     claim.remember(connection, row)
+        return self._patient(row)
+
+    def _patient(self, row: Row) -> Patient:
         return Patient(row.number, self.pseudonym(row.number), self._keys.unwrap(row.data_key, row.number))
 
     def assign(self, numbering: Iterable[Assignment]) -> int:

@@ -138,6 +138,10 @@ class State:
         """Take over a site's own numbering, all or nothing; returns how many patients are new. Raises ConfigError."""
         return self._identities.assign(numbering)
 
+    def known_patient(self, who: Who) -> Patient | None:
+        """The patient of an identity key who has a number already, or None; for who only wants to know."""
+        return self._identities.known_patient(who)
+
     def date_shift(self, patient: Patient) -> int:
         """Days from 366 to 3650 by which this patient's dates move back, in every study."""
         return self._keys.date_shift(patient.number)
