@@ -10,10 +10,11 @@ from typing import Any, Final
 
 from dicomrx.spool import durable, quarantine
 from dicomrx.spool.incoming import look
-from dicomrx.spool.layout import MARKER, RECEIPT, Spool, read_json
+from dicomrx.spool.layout import MANIFEST, MARKER, REASON, RECEIPT, Spool, read_json
 from dicomrx.spool.ledger import Fate
 from dicomrx.spool.names import Frozen, part_begin
-from dicomrx.spool.outbox import read_attempts
+from dicomrx.spool.progress import progress, stopped
+from dicomrx.spool.sending import Record, Step
 from dicomrx.spool.studies import Study, entries, open_studies
 from dicomrx.spool.watermark import horizon
 
@@ -33,7 +34,7 @@ class Queue:
 
 @dataclass(frozen=True)
 class StudyState:
-    """One study, or one generation of it, and where it is."""
+    """One study, or one generation of it, and where it is; while it is sent, how many bytes of its zip are."""
 
     study: str
     generation: int | None
@@ -41,11 +42,13 @@ class StudyState:
     instances: int
     age_s: float
     note: str
+    sent_bytes: int | None = None
+    total_bytes: int | None = None
 
 
 @dataclass(frozen=True)
 class Status:
-    """The whole pipeline at one moment."""
+    """The whole pipeline at one moment; `stopped` is why the destination takes nothing of what waits for it."""
 
     spool: str
     stages: list[Queue]
@@ -55,6 +58,7 @@ class Status:
     fates: dict[str, int]
     blocked: str | None
     free_bytes: int
+    stopped: str | None = None
 
     def as_json(self) -> dict[str, Any]:
         """The same for programs."""
@@ -68,8 +72,8 @@ def read(spool: Spool) -> Status:
     lying = look(spool)
     waiting = [arrival.begin for arrival in lying.arrivals] + [now] * len(lying.foreign)
     seen = horizon(spool)
-    studies = list(_open(spool, now)) + list(_frozen(spool.outbox, "outbox")) + list(_frozen(spool.failed, "failed"))
-    sent = _newest(spool.sent)
+    studies = list(_open(spool, now)) + list(_pending(spool)) + list(_failed(spool))
+    settled = _newest(spool.sent)
     fates: Counter[Fate] = spool.ledger.counts()
     return Status(
         spool=str(spool.root),
@@ -77,14 +81,15 @@ def read(spool: Spool) -> Status:
             _queue(spool, "scp", [(now - begin) / _NS for begin in parts]),
             _queue(spool, "anonymize", [(now - begin) / _NS for begin in waiting]),
             _queue(spool, "watch", [study.age_s for study in studies if study.state == "open"]),
-            _queue(spool, "upload", [study.age_s for study in studies if study.state in {"complete", "pending", "sending"}]),
+            _queue(spool, "upload", [study.age_s for study in studies if study.state in {"complete", "pending", "sending", "held"}]),
         ],
-        studies=studies + list(_sent(sent[:RECENT])),
-        sent=len(sent),
+        studies=studies + list(_sent(settled[:RECENT])),
+        sent=len(settled),
         quarantine=dict(Counter(f"{item.stage}/{item.reason}" for item in quarantine.items(spool))),
         fates={fate.value: fates[fate] for fate in Fate},
         blocked=seen.blocked,
         free_bytes=spool.free_bytes(),
+        stopped=stopped(spool) if any(study.state == "pending" for study in studies) else None,
     )
 
 
@@ -112,29 +117,52 @@ def _open(spool: Spool, now: int) -> Iterator[StudyState]:
         yield StudyState(uid, None, state, count, max(0.0, (now - arrived) / _NS), "")
 
 
-def _frozen(parent: Path, state: str) -> Iterator[StudyState]:
-    for age_s, path, frozen in _newest(parent):
+def _pending(spool: Spool) -> Iterator[StudyState]:
+    for age_s, path, frozen in _newest(spool.outbox):
         try:
-            steps = read_attempts(path)
+            record = Record.read(path)
             count = len(entries(path))
         except FileNotFoundError:
             continue
-        last = steps[-1] if steps else {}
-        shown = state
-        if state == "outbox":
-            shown = "sending" if "began" in last else "pending"
-        reason = read_json(path / "reason.json") or {}
-        note = reason.get("reason") or last.get("error") or ""
-        yield StudyState(frozen.study, frozen.generation, shown, count, age_s, note)
+        seen = progress(spool, frozen.name)
+        held = record.last.get("step") == Step.HELD
+        state = "sending" if seen else "held" if held else "pending"
+        yield StudyState(frozen.study, frozen.generation, state, count, age_s, _note(record, frozen, state), *(seen or ()))
+
+
+def _note(record: Record, frozen: Frozen, state: str) -> str:
+    """What a person should know, or do."""
+    if state == "held":
+        return f"may have arrived: `dicomrx upload {frozen.name}` sends it again"
+    if record.interrupted and state != "sending":
+        return "interrupted, may have arrived: sent again with the same key"
+    return str(record.last.get("error", ""))
+
+
+def _failed(spool: Spool) -> Iterator[StudyState]:
+    for age_s, path, frozen in _newest(spool.failed):
+        try:
+            count = len(entries(path))
+        except FileNotFoundError:
+            continue
+        reason = read_json(path / REASON) or {}
+        yield StudyState(frozen.study, frozen.generation, "failed", count, age_s, reason.get("reason") or "")
+
+
+def sent(spool: Spool) -> Iterator[dict[str, Any]]:
+    """What was ever sent, the newest first: the receipts, which outlive the data, each with its number of instances."""
+    for _, path, _ in _newest(spool.sent):
+        yield {**(read_json(path / RECEIPT) or {}), "instances": _instances(path)}
+
+
+def _instances(path: Path) -> int:
+    return len((read_json(path / MANIFEST) or {}).get("instances", ()))
 
 
 def _sent(found: list[tuple[float, Path, Frozen]]) -> Iterator[StudyState]:
     for age_s, path, frozen in found:
         receipt = read_json(path / RECEIPT) or {}
-        manifest = read_json(path / "manifest.json") or {}
-        yield StudyState(
-            frozen.study, frozen.generation, "sent", len(manifest.get("instances", ())), age_s, f"HTTP {receipt.get('status')}"
-        )
+        yield StudyState(frozen.study, frozen.generation, "sent", _instances(path), age_s, f"HTTP {receipt.get('status')}")
 
 
 def _newest(parent: Path) -> list[tuple[float, Path, Frozen]]:

@@ -32,6 +32,8 @@ SAMPLES = {
     "log_level": ("DEBUG", "WARNING", "ERROR"),
     "api_token": ("t1", "t2", "t3"),
     "burned_in": ("pass", "quarantine", "pass"),
+    "on_ambiguous": ("hold", "resend", "hold"),
+    "keep_days": ("0", "30", "365"),
     "pseudonym": ("P%d", "north-%04d-a", "sub-%03d"),
 }
 CHOOSABLE = [name for name in TABLE if name not in {*NOT_YET, "config", "require_https"}] + ["burned_in"]

@@ -21,6 +21,7 @@ from dicomrx.spool.intake import Intake, Reception
 from dicomrx.spool.layout import MANIFEST, RECEIPT, read_json
 from dicomrx.spool.names import Arrival
 from dicomrx.spool.outbox import Outgoing, frozen_studies
+from dicomrx.spool.sending import Step
 from dicomrx.spool.studies import Study, is_marked, open_studies
 from dicomrx.stages.watch import Watch
 from tests.spool_rig import NS, advance, die, file_one, open_spool
@@ -275,7 +276,7 @@ class Pipeline(RuleBasedStateMachine):
             data = (outgoing.folder / series / f"{instance}.dcm").read_bytes()
             rows.append({"series": series, "instance": instance, "size": len(data), "sha256": hashlib.sha256(data).hexdigest()})
         outgoing.write(MANIFEST, {"instances": rows})
-        outgoing.note_attempt({"attempt": 1, "began": "now"})
+        outgoing.note(Step.SENDING, attempt=1)
         key = hashlib.sha256(outgoing.manifest_bytes()).hexdigest() + outgoing.frozen.name
         content = [(outgoing.frozen.study, instance) for _, instance in outgoing.instances()]
         assert content, "an empty study was sent"

@@ -13,7 +13,7 @@ from dicomrx.errors import ConfigError, TryAgainError
 from dicomrx.runner import Chosen, Job, Runner, Tally
 from dicomrx.settings import Settings, as_env
 from dicomrx.spool import durable
-from dicomrx.spool.by_name import frozen_by_name, still_pending
+from dicomrx.spool.by_name import frozen_by_name, not_sent, sent_already
 from dicomrx.spool.layout import Spool
 from dicomrx.stages import STAGES
 from dicomrx.supervise import Child, Supervisor, gravest
@@ -94,9 +94,14 @@ def _workers(settings: Settings) -> int:
     return settings.workers or min(os.cpu_count() or 1, _MAX_WORKERS)
 
 
+def _threads(name: str, settings: Settings) -> int:
+    """Two at least, unless WORKERS says one: a large study must not hold back the small ones behind it."""
+    return (settings.workers or max(2, _workers(settings))) if STAGES[name].threaded else 1
+
+
 def _run(name: str, spool: Spool, settings: Settings, *, once: bool) -> int:
     with STAGES[name].build(spool, settings) as stage:
-        runner = Runner(stage, spool, STAGES[name].rescan_s)
+        runner = Runner(stage, spool, STAGES[name].rescan_s, _threads(name, settings))
         with stopping(runner.stop):
             if once:
                 return exit_code(runner.once())
@@ -135,10 +140,12 @@ def upload_named(paths: Sequence[str], settings: Settings) -> int:
     set_up_logs(settings, "upload")
     with opened(settings, make=False) as spool, STAGES["upload"].build(spool, settings) as stage:
         named = [frozen for path in paths for frozen in frozen_by_name(spool, path)]
-        runner = Runner(Chosen(stage, [Job(spool.outbox / frozen.name) for frozen in named]), spool)
+        for line in sent_already(spool, named):
+            print(line)
+        runner = Runner(Chosen(stage, [Job(spool.outbox / frozen.name) for frozen in named]), spool, threads=_threads("upload", settings))
         with stopping(runner.stop):
             code = exit_code(runner.once())
-        left = still_pending(spool, named) if settings.auto_upload else None
-        if left is not None and code == 0:
+        left = not_sent(spool, named) if settings.auto_upload else None
+        if left is not None and gravest([code, left.exit_code]) == left.exit_code:
             raise left
         return code

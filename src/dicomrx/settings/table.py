@@ -12,6 +12,7 @@ from dicomrx.settings.values import AeProfile, Issuer, Parser, Space
 ENV_PREFIX: Final = "DICOM_RECEIVER_"
 LOG_LEVELS: Final = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 BURNED_IN: Final = ("quarantine", "blank", "pass")
+ON_AMBIGUOUS: Final = ("resend", "hold")
 ENGINES: Final = ("lane", "pynetdicom")
 
 _TOML_TYPES: Final[Mapping[str, tuple[type, ...]]] = {
@@ -123,16 +124,27 @@ class Settings:
     )
     pseudonym: str = _row("sub-%03d", values.pseudonym_format, "what a patient's number is written into; a state keeps its first one")
     vault_days: int | None = _row(None, values.whole(1), "days that originals are kept; none: for ever", kind="int", unit="days")
-    workers: int | None = _row(None, values.whole(1), "worker processes of a stage; none: by the number of cores", kind="int")
+    workers: int | None = _row(
+        None, values.whole(1), "workers of a stage (of upload: studies sent at a time); none: by the number of cores", kind="int"
+    )
     auto_upload: bool = _switch("`all` also sends complete studies", on=False)
     api_url: str = _row("http://localhost:8000/api", values.url, "address of the upload API", echo=False)
     api_username: str | None = _row(None, values.words, "user of the upload API")
     api_password: str | None = _row(None, values.words, "password of the upload API", secret=True)
     api_token: str | None = _row(None, values.token, "token of the upload API, instead of user and password", secret=True)
+    api_ca: Path | None = _path(None, "certificates that the API's own must lead to, PEM; none: the well-known ones")
+    api_cert: Path | None = _path(None, "our certificate for the API, PEM")
+    api_key: Path | None = _path(None, "private key of API_CERT, PEM; none: it is in the same file")
     require_https: bool = _switch("refuse an API address that is not https", on=False)
     max_retries: int = _row(3, values.whole(0), "retries of an upload after the first attempt", kind="int")
     retry_delay: float = _row(5.0, values.seconds(zero=True), "pause before the first retry; later ones double it", kind="float", unit="s")
+    on_ambiguous: str = _choice(
+        "resend", ON_AMBIGUOUS, "what the API may have already, its answer being lost: sent again with the same key, or held for a person"
+    )
     cleanup_after_upload: bool = _switch("remove data and zip of a study once its receipt is durable", on=False)
+    keep_days: int | None = _row(
+        None, values.whole(0), "days that data and zips of sent studies are kept; none: for ever; receipts stay", kind="int", unit="days"
+    )
     log_level: str = _choice("INFO", LOG_LEVELS, "least level that is logged")
     log_file: Path | None = _path(None, "file that gets the log too")
     config: Path | None = _path(None, "TOML file with settings; its keys are the flag words")
