@@ -83,7 +83,7 @@ def read(spool: Spool) -> Status:
         sent=len(sent),
         quarantine=dict(Counter(f"{item.stage}/{item.reason}" for item in quarantine.items(spool))),
         fates={fate.value: fates[fate] for fate in Fate},
-        blocked=seen.blocked,
+        blocked=seen.trouble,
         free_bytes=spool.free_bytes(),
     )
 

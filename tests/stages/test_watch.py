@@ -9,7 +9,7 @@ from dicomrx.spool.intake import Intake
 from dicomrx.spool.layout import ARRIVED, MARKER, Spool, read_json
 from dicomrx.spool.studies import Study, is_marked
 from dicomrx.stages.watch import Watch
-from tests.spool_rig import OTHER_STUDY, SERIES, STUDY, advance, die, drop, file_one, filed, names, open_spool, receive, tree
+from tests.spool_rig import OTHER_STUDY, SECOND, SERIES, STUDY, advance, die, drop, file_one, filed, names, open_spool, receive, tree
 
 QUIET_S = 60.0
 
@@ -93,6 +93,21 @@ def test_after_a_restart_the_wait_begins_anew(spool: Spool) -> None:
     advance(61, spool)
     assert marked(spool)
     second.stop(cut=False)
+
+
+def test_what_was_quiet_before_the_receiver_closed_completes_so_that_a_full_disk_empties_itself(spool: Spool, intake: Intake) -> None:
+    file_one(spool, receive(intake))
+    late = receive(intake, number=2)
+    advance(61, spool)
+    file_one(spool, receive(intake, number=3), OTHER_STUDY)
+    advance(59, spool)
+    intake._min_free = 1 << 62
+    intake.tend()
+    advance(3600, spool)
+    assert not marked(spool)  # an instance of it still waits to be filed
+    file_one(spool, late, instance=SECOND)
+    assert marked(spool)
+    assert not is_marked(spool, OTHER_STUDY)  # its sender may be among those refused
 
 
 def test_while_a_receiver_is_dead_or_closed_nothing_completes(spool: Spool, tmp_path: Path) -> None:
