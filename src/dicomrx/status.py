@@ -12,13 +12,16 @@ from dicomrx.spool import durable, quarantine
 from dicomrx.spool.incoming import look
 from dicomrx.spool.layout import MARKER, RECEIPT, Spool, read_json
 from dicomrx.spool.ledger import Fate
-from dicomrx.spool.names import Frozen, part_begin
+from dicomrx.spool.names import Frozen
 from dicomrx.spool.outbox import read_attempts
 from dicomrx.spool.studies import Study, entries, open_studies
-from dicomrx.spool.watermark import horizon
+from dicomrx.spool.watermark import horizon, in_reception
 
 RECENT: Final = 50
 _NS: Final = 1_000_000_000
+
+Row = tuple[float, Path, Frozen]
+"""A frozen study, and for how many seconds it has been where it is."""
 
 
 @dataclass(frozen=True)
@@ -64,11 +67,11 @@ class Status:
 def read(spool: Spool) -> Status:
     """Look once, upstream first."""
     now = spool.now()
-    parts = [begin for run in spool.receiving.iterdir() for begin in _part_begins(run)]
+    parts = in_reception(spool)
     lying = look(spool)
     waiting = [arrival.begin for arrival in lying.arrivals] + [now] * len(lying.foreign)
     seen = horizon(spool)
-    studies = list(_open(spool, now)) + list(_frozen(spool.outbox, "outbox")) + list(_frozen(spool.failed, "failed"))
+    studies = list(_open(spool, now)) + list(_frozen(_newest(spool.outbox))) + list(_frozen(_newest(spool.failed)))
     sent = _newest(spool.sent)
     fates: Counter[Fate] = spool.ledger.counts()
     return Status(
@@ -93,13 +96,6 @@ def _queue(spool: Spool, stage: str, ages: list[float]) -> Queue:
     return Queue(stage, durable.is_locked(spool.stage_lock(stage)), len(ages), oldest)
 
 
-def _part_begins(run: Path) -> list[int]:
-    try:
-        return [begin for begin in map(part_begin, os.listdir(run)) if begin is not None]
-    except (FileNotFoundError, NotADirectoryError):
-        return []
-
-
 def _open(spool: Spool, now: int) -> Iterator[StudyState]:
     for uid in open_studies(spool):
         folder = spool.studies / uid
@@ -112,23 +108,32 @@ def _open(spool: Spool, now: int) -> Iterator[StudyState]:
         yield StudyState(uid, None, state, count, max(0.0, (now - arrived) / _NS), "")
 
 
-def _frozen(parent: Path, state: str) -> Iterator[StudyState]:
-    for age_s, path, frozen in _newest(parent):
+def generations(spool: Spool, uid: str) -> list[StudyState]:
+    """Where the generations of a study are, oldest first."""
+    found: list[StudyState] = []
+    for path in Study(spool, uid).generations():
+        rows = [row for row in [_row(path)] if row is not None]
+        found += _sent(rows) if path.parent == spool.sent else _frozen(rows)
+    return found
+
+
+def _frozen(found: list[Row]) -> Iterator[StudyState]:
+    for age_s, path, frozen in found:
         try:
             steps = read_attempts(path)
             count = len(entries(path))
         except FileNotFoundError:
             continue
         last = steps[-1] if steps else {}
-        shown = state
-        if state == "outbox":
+        shown = path.parent.name
+        if shown == "outbox":
             shown = "sending" if "began" in last else "pending"
         reason = read_json(path / "reason.json") or {}
         note = reason.get("reason") or last.get("error") or ""
         yield StudyState(frozen.study, frozen.generation, shown, count, age_s, note)
 
 
-def _sent(found: list[tuple[float, Path, Frozen]]) -> Iterator[StudyState]:
+def _sent(found: list[Row]) -> Iterator[StudyState]:
     for age_s, path, frozen in found:
         receipt = read_json(path / RECEIPT) or {}
         manifest = read_json(path / "manifest.json") or {}
@@ -137,15 +142,15 @@ def _sent(found: list[tuple[float, Path, Frozen]]) -> Iterator[StudyState]:
         )
 
 
-def _newest(parent: Path) -> list[tuple[float, Path, Frozen]]:
-    """The frozen studies in `parent`, newest first, with their age in seconds since they came there."""
-    found = []
-    for entry in os.scandir(parent):
-        frozen = Frozen.parse(entry.name)
-        if frozen is not None:
-            try:
-                found.append((entry.stat().st_ctime, Path(entry.path), frozen))
-            except FileNotFoundError:
-                continue
-    now = time.time()
-    return [(max(0.0, now - changed), path, frozen) for changed, path, frozen in sorted(found, key=lambda row: -row[0])]
+def _newest(parent: Path) -> list[Row]:
+    """The frozen studies in `parent`, newest first."""
+    rows = [row for entry in os.scandir(parent) if (row := _row(Path(entry.path))) is not None]
+    return sorted(rows, key=lambda row: row[0])
+
+
+def _row(path: Path) -> Row | None:
+    frozen = Frozen.parse(path.name)
+    try:
+        return (max(0.0, time.time() - path.stat().st_ctime), path, frozen) if frozen is not None else None
+    except FileNotFoundError:
+        return None

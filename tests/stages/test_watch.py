@@ -5,6 +5,7 @@ import pytest
 
 from dicomrx.runner import Runner, Tally
 from dicomrx.spool import incoming
+from dicomrx.spool.completion import Rules
 from dicomrx.spool.intake import Intake
 from dicomrx.spool.layout import ARRIVED, MARKER, Spool, read_json
 from dicomrx.spool.studies import Study, is_marked
@@ -28,7 +29,7 @@ def intake(spool: Spool) -> Iterator[Intake]:
 
 
 def watch(spool: Spool) -> Tally:
-    return Runner(Watch(spool, QUIET_S), spool).once()
+    return Runner(Watch(spool, Rules(QUIET_S)), spool).once()
 
 
 def marked(spool: Spool, study: str = STUDY) -> bool:
@@ -140,7 +141,7 @@ def test_while_files_of_others_are_not_adopted_nothing_completes(spool: Spool, m
 def test_what_arrives_between_scan_and_mark_prevents_the_mark(spool: Spool, intake: Intake) -> None:
     file_one(spool, receive(intake))
     advance(61, spool)
-    stage = Watch(spool, QUIET_S)
+    stage = Watch(spool, Rules(QUIET_S))
     (job,) = stage.scan()
     reception = intake.begin(1, 2)
     advance(-61, spool)
@@ -157,7 +158,7 @@ def test_what_arrives_between_scan_and_mark_prevents_the_mark(spool: Spool, inta
 def test_two_watchers_mark_a_study_once(spool: Spool) -> None:
     filed(spool)
     advance(61, spool)
-    stage = Watch(spool, QUIET_S)
+    stage = Watch(spool, Rules(QUIET_S))
     (job,) = stage.scan()
     stage.process(job)
     before = tree(spool.studies)

@@ -19,6 +19,7 @@ from hypothesis import Phase, settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
 from dicomrx.spool import durable, incoming, outbox, quarantine, watermark
+from dicomrx.spool.completion import Rules
 from dicomrx.spool.intake import Intake, Reception
 from dicomrx.spool.layout import MANIFEST, RECEIPT, Spool, read_json
 from dicomrx.spool.names import Arrival
@@ -256,7 +257,7 @@ class Pipeline(RuleBasedStateMachine):
     def watch(self, step: int) -> None:
         before = {study for study in STUDIES if is_marked(self.worker, study)}
         bound = self.bound()
-        stage = Watch(self.worker, QUIET_S)
+        stage = Watch(self.worker, Rules(QUIET_S))
         for job in stage.scan():
             self.work(step, lambda: stage.process(job))  # noqa: B023  done at once
             if step:

@@ -159,9 +159,7 @@ def test_what_was_in_reception_when_it_closed_holds_the_watermark_though_it_was_
     assert horizon(spool).watermark < begun
 
 
-def test_where_the_disk_lets_no_closing_be_noted_nothing_completes(
-    spool: Spool, intake: Intake, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_where_the_disk_lets_no_closing_be_noted_nothing_completes(spool: Spool, intake: Intake, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(path: Path, time_ns: int) -> None:
         raise OSError(errno.EIO, "sick")
 

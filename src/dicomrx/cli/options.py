@@ -30,7 +30,7 @@ SCP: Final = (
     "min_free",
 )
 ANONYMIZE: Final = ("state_dir", "profile", "burned_in", "issuers", "vault_days", "workers")
-WATCH: Final = ("timeout",)
+WATCH: Final = ("timeout", "timeout_ae", "timeout_modality", "evidence_wait")
 UPLOAD: Final = (
     "api_url",
     "api_username",
@@ -40,6 +40,7 @@ UPLOAD: Final = (
     "max_retries",
     "retry_delay",
     "cleanup_after_upload",
+    "manifest_in_zip",
     "profile",
     "workers",
 )

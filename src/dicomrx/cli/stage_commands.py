@@ -19,6 +19,10 @@ _TEND_S: Final = 2.0
 Once = Annotated[bool, typer.Option("--once", help="do what is ready, then end (for cron)")]
 Worker = Annotated[bool, typer.Option("--worker", hidden=True)]
 NoSend = Annotated[bool, typer.Option("--no-send", help="only freeze and zip")]
+Complete = Annotated[
+    str | None,
+    typer.Option("--complete", metavar="STUDY", help="mark this open study (pseudonymous UID, or all) now, whatever is on its way"),
+]
 Paths = Annotated[list[str] | None, typer.Argument(metavar="[PATH]...", help="studies to send: folder, zip or pseudonymous Study UID")]
 
 
@@ -87,10 +91,12 @@ def anonymize(resolution: Resolution, *, once: Once = False, worker: Worker = Fa
 
 
 @with_settings(*options.WATCH)
-def watch(resolution: Resolution, *, once: Once = False) -> None:
-    """Mark studies complete that have been quiet for long enough."""
+def watch(resolution: Resolution, *, once: Once = False, complete: Complete = None) -> None:
+    """Mark studies complete that have been quiet for long enough; or those named, at once."""
     from dicomrx.cli import running
 
+    if complete is not None:
+        raise typer.Exit(running.complete_named(complete, resolution.settings))
     raise typer.Exit(running.run_stage("watch", resolution.settings, once=once))
 
 

@@ -165,6 +165,7 @@ def _not_yet(row: Setting, given: _Given) -> str:
 def _check_together(settings: Settings) -> None:
     if settings.require_https and not settings.api_url.lower().startswith("https:"):
         raise ConfigError(f"{ENV_PREFIX}REQUIRE_HTTPS is on, but {ENV_PREFIX}API_URL does not begin with https://")
-    callers = [row.calling_ae for row in settings.issuers]
-    if len(set(callers)) != len(callers):
-        raise ConfigError(f"{ENV_PREFIX}ISSUERS names one AE title twice with different issuers")
+    for setting in ("issuers", "timeout_ae", "timeout_modality"):
+        names = [row[0] for row in getattr(settings, setting)]
+        if len(set(names)) != len(names):
+            raise ConfigError(f"{ENV_PREFIX}{setting.upper()} gives two values to one name")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from dicomrx.settings import values
-from dicomrx.settings.values import Issuer, Parser, Space
+from dicomrx.settings.values import Issuer, Parser, Space, Timeout
 
 ENV_PREFIX: Final = "DICOM_RECEIVER_"
 LOG_LEVELS: Final = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
@@ -108,6 +108,19 @@ class Settings:
     )
     durable: bool = _switch("fsync before an image is acknowledged; off only for tests", on=True)
     timeout: float = _row(60.0, values.seconds(zero=False), "quiet time after which a study is complete", kind="float", unit="s")
+    timeout_ae: tuple[Timeout, ...] = _row(
+        (), values.many(values.timeout(values.ae_title)), "AE=SECONDS: TIMEOUT of studies that this calling AE sends", kind="list"
+    )
+    timeout_modality: tuple[Timeout, ...] = _row(
+        (), values.many(values.timeout(values.modality)), "CT=SECONDS: TIMEOUT of studies of this modality; the longest wins", kind="list"
+    )
+    evidence_wait: float = _row(
+        0.0,
+        values.seconds(zero=True),
+        "quiet time, at most, for a study with gaps in its numbering or whose last association was cut short; 0: TIMEOUT alone",
+        kind="float",
+        unit="s",
+    )
     profile: str = _row("basic", values.words, "de-identification profile")
     burned_in: str = _choice("quarantine", BURNED_IN, "images that may show identities in their pixels")
     issuers: tuple[Issuer, ...] = _row(
@@ -124,6 +137,7 @@ class Settings:
     max_retries: int = _row(3, values.whole(0), "retries of an upload after the first attempt", kind="int")
     retry_delay: float = _row(5.0, values.seconds(zero=True), "pause before the first retry; later ones double it", kind="float", unit="s")
     cleanup_after_upload: bool = _switch("remove data and zip of a study once its receipt is durable", on=False)
+    manifest_in_zip: bool = _switch("the zip also holds manifest.json: hashes, profile, and how it was decided to be complete", on=False)
     log_level: str = _choice("INFO", LOG_LEVELS, "least level that is logged")
     log_file: Path | None = _path(None, "file that gets the log too")
     config: Path | None = _path(None, "TOML file with settings; its keys are the flag words")

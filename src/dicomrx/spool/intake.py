@@ -113,6 +113,7 @@ class Intake:
         log.info("instances are taken in again")
         if not self._busy.get(old.run):
             old.close()
+        self._spool.ledger.continue_associations(old.run, self._run.run)
 
     def release(self, run: RunDirectory, begin: int) -> None:
         """The reception of `run` that began so is over; a run directory left behind by reopening goes with its last."""

@@ -20,7 +20,6 @@ FOREIGN: Final = "files dropped into incoming/ are not adopted yet"
 NO_ROOM: Final = "the receiver takes nothing in, for want of room: make some"
 
 
-
 @dataclass(frozen=True)
 class Horizon:
     """How far the past is settled: all that began before `watermark` is filed.
@@ -86,9 +85,14 @@ def _stands(run: Path) -> tuple[str | None, int | None]:
         return STARTING, None
 
 
+def in_reception(spool: Spool) -> list[int]:
+    """When each instance that is on its way in began."""
+    return sorted(begin for run in spool.receiving.iterdir() for begin in _begins(run))
+
+
 def _begins(run: Path) -> list[int]:
     try:
         names = [path.name for path in run.iterdir() if visible(path.name)]
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return []
     return [begin for begin in map(part_begin, names) if begin is not None]

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -25,16 +26,17 @@ log = logging.getLogger(__name__)
 class Upload:
     """Freezes and zips complete studies, and sends them where there is a `client`.
 
-    `cleanup` removes what was sent, after a durable receipt.
+    `cleanup` removes what was sent, after a durable receipt; `manifest_in_zip` sends the manifest along.
     """
 
     name = "upload"
 
-    def __init__(self, spool: Spool, client: ApiClient | None, *, profile: str, cleanup: bool) -> None:
+    def __init__(self, spool: Spool, client: ApiClient | None, *, profile: str, cleanup: bool, manifest_in_zip: bool = False) -> None:
         self._spool = spool
         self._client = client
         self._profile = profile
         self._cleanup = cleanup
+        self._manifest_in_zip = manifest_in_zip
         self._leftovers = cleanup
         self.watched: Sequence[Path] = (spool.outbox,)
 
@@ -81,11 +83,12 @@ class Upload:
         """Make the zip, and before it the manifest: neither is ever made twice, so that a repeat sends the same bytes."""
         if outgoing.is_zipped():
             return
-        with outgoing.making_zip() as part:
-            with part.open("xb") as file:
-                packed = archive.pack(outgoing.folder, outgoing.frozen.study, outgoing.instances(), file)
+        with outgoing.making_zip() as part, part.open("x+b") as file:
+            packed = archive.pack(outgoing.folder, outgoing.frozen.study, outgoing.instances(), file)
             rows = [{"series": row.series, "instance": row.instance, "size": row.size, "sha256": row.sha256} for row in packed]
             outgoing.write(MANIFEST, self._manifest(outgoing, rows))
+            if self._manifest_in_zip:
+                archive.add(file, f"{outgoing.frozen.study}/{MANIFEST}", outgoing.manifest_bytes())
         log.info("%s: zipped, %d instances", outgoing.frozen.name, len(rows))
 
     def _manifest(self, outgoing: Outgoing, rows: list[dict[str, Any]]) -> dict[str, Any]:
@@ -143,8 +146,9 @@ def _utc_now() -> str:
 @contextmanager
 def build(spool: Spool, settings: Settings) -> Iterator[Upload]:
     """The stage as its settings want it: without AUTO_UPLOAD it only freezes and zips."""
+    make = partial(Upload, spool, profile=settings.profile, cleanup=settings.cleanup_after_upload, manifest_in_zip=settings.manifest_in_zip)
     if not settings.auto_upload:
-        yield Upload(spool, None, profile=settings.profile, cleanup=settings.cleanup_after_upload)
+        yield make(None)
         return
     has_credentials = bool(settings.api_token or settings.api_password)
     warning = check_destination(settings.api_url, has_credentials=has_credentials, require_https=settings.require_https)
@@ -158,4 +162,4 @@ def build(spool: Spool, settings: Settings) -> Iterator[Upload]:
         max_retries=settings.max_retries,
         retry_delay=settings.retry_delay,
     ) as client:
-        yield Upload(spool, client, profile=settings.profile, cleanup=settings.cleanup_after_upload)
+        yield make(client)

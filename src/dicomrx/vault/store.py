@@ -133,6 +133,10 @@ class Vault:
                 self._make_durable(location)
         return sorted(map(Record, locations), key=lambda record: (record.order, record.position))
 
+    def studies(self, patient: int) -> set[str]:
+        """The pseudonymous UIDs of the studies of the patient with this number."""
+        return self._index.studies(patient)
+
     def _make_durable(self, location: Location) -> None:
         """A writer may have died between its record and its fsync."""
         if self._durable.get(location.segment, 0) >= location.end:
