@@ -136,13 +136,13 @@ def _because(found: Findings) -> str:
 
 def _upload(spool: Spool) -> Reason:
     runs = durable.is_locked(spool.stage_lock("upload"))
-    return Reason("it is still to be zipped and sent", None, None, "`dicomrx upload`" if runs else "`dicomrx upload`, which does not run: start it")
+    return Reason(
+        "it is still to be zipped and sent", None, None, "`dicomrx upload`" if runs else "`dicomrx upload`, which does not run: start it"
+    )
 
 
 def _unsent(spool: Spool, generations: list[StudyState]) -> Iterator[Reason]:
     if any(each.state in {"pending", "sending"} for each in generations):
         yield _upload(spool)
     if any(each.state == "failed" for each in generations):
-        yield Reason(
-            "the API refused a generation of it", None, None, "`dicomrx quarantine requeue` with its name, once it is mended"
-        )
+        yield Reason("the API refused a generation of it", None, None, "`dicomrx quarantine requeue` with its name, once it is mended")
