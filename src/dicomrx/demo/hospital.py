@@ -75,7 +75,7 @@ def run(stages: Stages, api: DemoApi, folder: Path, tell: Callable[[str], None])
             _wait(lambda: bool(uploads.generations(_FIRST.study)), stages)
             found = {
                 **_held_up(post, stages, spool, pool, tell),
-                **_undisturbed(post, pool, tell),
+                **_undisturbed(post, stages, spool, pool, tell),
                 **_troubled(post, stages, api, spool, tell),
             }
             tell("waiting for the last studies")
@@ -112,7 +112,11 @@ def _held_up(post: Post, stages: Stages, spool: Spool, pool: ThreadPoolExecutor,
     return results
 
 
-def _undisturbed(post: Post, pool: ThreadPoolExecutor, tell: Callable[[str], None]) -> dict[str, Expected | str]:
+def _undisturbed(
+    post: Post, stages: Stages, spool: Spool, pool: ThreadPoolExecutor, tell: Callable[[str], None]
+) -> dict[str, Expected | str]:
+    """Nothing waits: it is the senders alone who take their time."""
+    _wait(lambda: _at_rest(spool), stages)
     tell("an association all day, a last series as large as the rest, an abort, late images after sending")
     behaviours = [
         senders.one_association_all_day,
