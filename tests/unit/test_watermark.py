@@ -184,6 +184,17 @@ def test_a_receiver_that_is_starting_stands(spool: Spool) -> None:
         assert "starting" in (horizon(spool).blocked or "")
 
 
+@pytest.mark.parametrize("daemon", ["scp", "all"])
+def test_a_receiver_that_is_about_to_start_blocks(spool: Spool, daemon: str) -> None:
+    """In `all` the other stages may be faster, and a receiver that was stopped between associations left nothing behind."""
+    with durable.locked(spool.stage_lock(daemon)):
+        assert "starting" in (horizon(spool).blocked or "")
+        intake = Intake(spool)
+        assert horizon(spool).blocked is None
+        intake.stop(cut=False)
+    assert horizon(spool).blocked is None
+
+
 def test_a_run_directory_that_vanishes_during_the_look_stands(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
     """A dead one, removed by its successor, whose own directory came after the listing."""
     gone = spool.receiving / f"{stamp(1)}.0123abcd"

@@ -102,7 +102,7 @@ def _held_up(post: Post, stages: Stages, spool: Spool, pool: ThreadPoolExecutor,
 
     futures = {each.__name__: pool.submit(each, post, halfway) for each in small}
     halves.wait(_PATIENCE_S)
-    _wait(lambda: len(open_studies(spool)) > len(small), stages)  # one of them sends two studies
+    _wait(lambda: len(open_studies(spool)) > len(small) and not any(spool.incoming.iterdir()), stages)  # one sends two studies
     stages.hold("anonymize")
     held.set()
     futures["a_crowd"] = pool.submit(senders.a_crowd, post, lambda: None)

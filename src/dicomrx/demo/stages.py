@@ -15,10 +15,10 @@ from dicomrx.settings import Timeout
 from dicomrx.supervise import GRACE_S
 
 NAMES: Final = ("scp", "anonymize", "watch", "upload")
-QUIET_S: Final = 8.0
-EVIDENCE_WAIT_S: Final = 32.0
+QUIET_S: Final = 10.0
+EVIDENCE_WAIT_S: Final = 40.0
 SLOW_AE: Final = "DEMO_PACS"
-SLOW_S: Final = 24.0
+SLOW_S: Final = 25.0
 
 
 class Stages(Gateway):

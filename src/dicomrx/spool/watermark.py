@@ -19,6 +19,8 @@ STARTING: Final = "the receiver is starting"
 FOREIGN: Final = "files dropped into incoming/ are not adopted yet"
 NO_ROOM: Final = "the receiver takes nothing in, for want of room: make some"
 
+_RECEIVERS: Final = ("scp", "all")
+
 
 @dataclass(frozen=True)
 class Horizon:
@@ -65,6 +67,8 @@ def horizon(spool: Spool) -> Horizon:
         if closed_at is not None:
             closed, watermark = True, min(watermark, closed_at)
         start = max(start, began)
+    if not start and any(durable.is_locked(spool.stage_lock(daemon)) for daemon in _RECEIVERS):
+        blocked = STARTING  # or it is just ending: in `all` this stage may be faster
     for _ in range(2):  # a file renamed (adopted) while it is listed can be missed by one listing, never by both
         seen = look(spool)
         watermark = min([watermark, *(arrival.begin for arrival in seen.arrivals[:1])])
