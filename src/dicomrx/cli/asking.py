@@ -8,7 +8,7 @@ from typing import Annotated, Final
 import typer
 
 from dicomrx.cli.options import WATCH, with_settings
-from dicomrx.errors import NoInputError
+from dicomrx.errors import NoInputError, PermissionRefused
 from dicomrx.settings import Resolution
 
 _PATIENT: Final = re.compile(r"sub-0*([1-9]\d{0,8})", re.ASCII)
@@ -52,11 +52,13 @@ def _pseudonymous(wanted: str, state_dir: Path) -> list[str]:
     from dicomrx.spool.names import is_pseudonymous_uid
     from dicomrx.vault import State
 
-    patient = _PATIENT.fullmatch(wanted)
     as_is = [wanted] if is_pseudonymous_uid(wanted) else []
-    if as_is and not State.exists(state_dir):
-        return as_is
-    with State.open(state_dir, create=False) as state:
-        if patient:
-            return sorted(state.vault.studies(int(patient[1])))
-        return [*as_is, deid.pseudonymous_uid(state.uid_key, wanted)]
+    try:
+        with State.open(state_dir, create=False) as state:
+            if patient := _PATIENT.fullmatch(wanted):
+                return sorted(state.vault.studies(int(patient[1])))
+            return [*as_is, deid.pseudonymous_uid(state.uid_key, wanted)]
+    except (NoInputError, PermissionRefused):
+        if as_is:
+            return as_is
+        raise

@@ -157,10 +157,10 @@ def complete_named(wanted: str, settings: Settings) -> int:
         for uid in open_by_name(spool, wanted):
             with Study.locked(spool, uid) as study:
                 try:
-                    marked = is_marked(spool, uid) or complete_by_hand(spool, study)
+                    marked = is_marked(spool, uid) or (study.folder.is_dir() and complete_by_hand(spool, study))
                 except Defer as later:
                     left += 1
                     log.warning("%s", later)
                 else:
-                    log.info("%s: %s", uid, "complete (hand)" if marked else "empty, removed")
+                    log.info("%s: %s", uid, "complete (hand)" if marked else "nothing of it is left here")
         return TryAgainError.exit_code if left else 0

@@ -1,4 +1,7 @@
-"""What explains, and is never read to decide: arrivals acknowledged, their outcomes, associations and how they ended."""
+"""What explains: arrivals acknowledged, their outcomes, associations and how they ended.
+
+Nothing of it is read to decide, but that an association which was cut short may lengthen a study's wait.
+"""
 
 import contextlib
 import json
@@ -59,10 +62,7 @@ class Ledger:
         append(self._associations / run, b"\n" + json.dumps({_CONTINUED: successor}).encode())
 
     def ends(self, met: Iterable[tuple[str, int]], alive: AbstractSet[str]) -> dict[tuple[str, int], str]:
-        """How these associations, pairs of a run and a number, ended: as noted, or `open`, `cut` with their receiver, `unknown`.
-
-        It may lengthen a wait for what is missing, within its ceiling: a ledger decides nothing else.
-        """
+        """How these associations, pairs of a run and a number, ended: as noted, or `open`, `cut` with their receiver, `unknown`."""
         wanted: dict[str, set[int]] = {}
         found = dict.fromkeys(met, "unknown")
         for run, association in found:
@@ -80,7 +80,7 @@ class Ledger:
             for note in self._notes(run, min(numbers)):
                 lived = note.get(_CONTINUED, lived)
                 if note.get("association") in numbers:
-                    found[note["association"]] = note["ended"]
+                    found[note["association"]] = note.get("ended", "unknown")
         return {number: "cut" if ended == "open" and run not in alive else ended for number, ended in found.items()}
 
     def _notes(self, run: str, first: int) -> Iterator[dict[str, Any]]:
