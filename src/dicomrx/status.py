@@ -3,8 +3,9 @@
 import os
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,14 +13,17 @@ from dicomrx.spool import durable, quarantine
 from dicomrx.spool.incoming import look
 from dicomrx.spool.layout import MANIFEST, MARKER, REASON, RECEIPT, Spool, read_json
 from dicomrx.spool.ledger import Fate
-from dicomrx.spool.names import Frozen, part_begin
+from dicomrx.spool.names import Frozen
 from dicomrx.spool.progress import progress, stopped
 from dicomrx.spool.sending import Record, Step
 from dicomrx.spool.studies import Study, entries, open_studies
-from dicomrx.spool.watermark import horizon
+from dicomrx.spool.watermark import horizon, in_reception
 
 RECENT: Final = 50
 _NS: Final = 1_000_000_000
+
+Row = tuple[float, Path, Frozen]
+"""A frozen study, and for how many seconds it has been where it is."""
 
 
 @dataclass(frozen=True)
@@ -68,11 +72,11 @@ class Status:
 def read(spool: Spool) -> Status:
     """Look once, upstream first."""
     now = spool.now()
-    parts = [begin for run in spool.receiving.iterdir() for begin in _part_begins(run)]
+    parts = in_reception(spool)
     lying = look(spool)
     waiting = [arrival.begin for arrival in lying.arrivals] + [now] * len(lying.foreign)
     seen = horizon(spool)
-    studies = list(_open(spool, now)) + list(_pending(spool)) + list(_failed(spool))
+    studies = [*_open(spool, now), *_pending(spool, _newest(spool.outbox)), *_failed(_newest(spool.failed))]
     settled = _newest(spool.sent)
     fates: Counter[Fate] = spool.ledger.counts()
     return Status(
@@ -87,7 +91,7 @@ def read(spool: Spool) -> Status:
         sent=len(settled),
         quarantine=dict(Counter(f"{item.stage}/{item.reason}" for item in quarantine.items(spool))),
         fates={fate.value: fates[fate] for fate in Fate},
-        blocked=seen.blocked,
+        blocked=seen.trouble,
         free_bytes=spool.free_bytes(),
         stopped=stopped(spool) if any(study.state == "pending" for study in studies) else None,
     )
@@ -96,13 +100,6 @@ def read(spool: Spool) -> Status:
 def _queue(spool: Spool, stage: str, ages: list[float]) -> Queue:
     oldest = max(0.0, *ages) if ages else None  # what came while we looked began after "now"
     return Queue(stage, durable.is_locked(spool.stage_lock(stage)), len(ages), oldest)
-
-
-def _part_begins(run: Path) -> list[int]:
-    try:
-        return [begin for begin in map(part_begin, os.listdir(run)) if begin is not None]
-    except (FileNotFoundError, NotADirectoryError):
-        return []
 
 
 def _open(spool: Spool, now: int) -> Iterator[StudyState]:
@@ -117,8 +114,19 @@ def _open(spool: Spool, now: int) -> Iterator[StudyState]:
         yield StudyState(uid, None, state, count, max(0.0, (now - arrived) / _NS), "")
 
 
-def _pending(spool: Spool) -> Iterator[StudyState]:
-    for age_s, path, frozen in _newest(spool.outbox):
+def generations(spool: Spool, uid: str) -> list[StudyState]:
+    """Where the generations of a study are, oldest first."""
+    shown: Mapping[Path, Callable[[list[Row]], Iterator[StudyState]]] = {
+        spool.outbox: partial(_pending, spool),
+        spool.sent: _sent,
+        spool.failed: _failed,
+    }
+    rows = [(path.parent, row) for path in Study(spool, uid).generations() if (row := _row(path)) is not None]
+    return [state for parent, row in rows for state in shown[parent]([row])]
+
+
+def _pending(spool: Spool, found: list[Row]) -> Iterator[StudyState]:
+    for age_s, path, frozen in found:
         try:
             record = Record.read(path)
             count = len(entries(path))
@@ -139,8 +147,8 @@ def _note(record: Record, frozen: Frozen, state: str) -> str:
     return str(record.last.get("error", ""))
 
 
-def _failed(spool: Spool) -> Iterator[StudyState]:
-    for age_s, path, frozen in _newest(spool.failed):
+def _failed(found: list[Row]) -> Iterator[StudyState]:
+    for age_s, path, frozen in found:
         try:
             count = len(entries(path))
         except FileNotFoundError:
@@ -159,21 +167,21 @@ def _instances(path: Path) -> int:
     return len((read_json(path / MANIFEST) or {}).get("instances", ()))
 
 
-def _sent(found: list[tuple[float, Path, Frozen]]) -> Iterator[StudyState]:
+def _sent(found: list[Row]) -> Iterator[StudyState]:
     for age_s, path, frozen in found:
         receipt = read_json(path / RECEIPT) or {}
         yield StudyState(frozen.study, frozen.generation, "sent", _instances(path), age_s, f"HTTP {receipt.get('status')}")
 
 
-def _newest(parent: Path) -> list[tuple[float, Path, Frozen]]:
-    """The frozen studies in `parent`, newest first, with their age in seconds since they came there."""
-    found = []
-    for entry in os.scandir(parent):
-        frozen = Frozen.parse(entry.name)
-        if frozen is not None:
-            try:
-                found.append((entry.stat().st_ctime, Path(entry.path), frozen))
-            except FileNotFoundError:
-                continue
-    now = time.time()
-    return [(max(0.0, now - changed), path, frozen) for changed, path, frozen in sorted(found, key=lambda row: -row[0])]
+def _newest(parent: Path) -> list[Row]:
+    """The frozen studies in `parent`, newest first."""
+    rows = [row for entry in os.scandir(parent) if (row := _row(Path(entry.path))) is not None]
+    return sorted(rows, key=lambda row: row[0])
+
+
+def _row(path: Path) -> Row | None:
+    frozen = Frozen.parse(path.name)
+    try:
+        return (max(0.0, time.time() - path.stat().st_ctime), path, frozen) if frozen is not None else None
+    except FileNotFoundError:
+        return None

@@ -25,6 +25,9 @@ SAMPLES: dict[str, tuple[str, str, str]] = {
     "min_free": ("1G", "2G", "5%"),
     "durable": ("false", "true", "false"),
     "timeout": ("10", "20", "30.5"),
+    "timeout_ae": ("CT=10", "CT=20", "CT=30.5,PACS=3"),
+    "timeout_modality": ("CT=10", "MR=20", "US=30.5,CT=3"),
+    "evidence_wait": ("10", "20", "30.5"),
     "burned_in": ("pass", "quarantine", "pass"),
     "issuers": ("CT=A", "CT=B", "CT=C,MR=D"),
     "placeholders": ("NOTFALL", "TRAUMA", "John Doe,Jane Doe"),
@@ -46,6 +49,7 @@ SAMPLES: dict[str, tuple[str, str, str]] = {
     "on_ambiguous": ("hold", "resend", "hold"),
     "keep_days": ("1", "30", "0"),
     "cleanup_after_upload": ("true", "false", "true"),
+    "manifest_in_zip": ("true", "false", "true"),
     "log_level": ("DEBUG", "ERROR", "WARNING"),
     "log_file": ("f.log", "c.log", "e.log"),
 }

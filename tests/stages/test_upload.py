@@ -48,8 +48,17 @@ def client(api: DemoApi) -> Iterator[ApiClient]:
         yield client
 
 
-def run(spool: Spool, client: ApiClient | None, *, keep_days: int | None = None, hold: bool = False, threads: int = 1) -> Tally:
-    return Runner(Upload(spool, client, profile="basic", keep_days=keep_days, hold=hold), spool, threads=threads).once()
+def run(
+    spool: Spool,
+    client: ApiClient | None,
+    *,
+    keep_days: int | None = None,
+    hold: bool = False,
+    threads: int = 1,
+    manifest_in_zip: bool = False,
+) -> Tally:
+    stage = Upload(spool, client, profile="basic", keep_days=keep_days, hold=hold, manifest_in_zip=manifest_in_zip)
+    return Runner(stage, spool, threads=threads).once()
 
 
 def complete(spool: Spool, study: str = STUDY, instance: str = INSTANCE) -> None:
@@ -360,6 +369,25 @@ def test_a_crash_between_manifest_and_zip_sends_what_the_manifest_says(
     assert len(api.accepted) == 2
     assert sha256(before).hexdigest() in {received.key for received in api.accepted}
     assert names(spool.sent) == sorted([one.name, f"{STUDY}.1"])
+
+
+@pytest.mark.parametrize("wanted", [False, True])
+def test_the_zip_holds_the_manifest_only_where_it_is_wanted_and_is_the_same_after_a_crash(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch, wanted: bool
+) -> None:
+    complete(spool)
+    run(spool, None, manifest_in_zip=wanted)
+    path = spool.zips / f"{STUDY}.1.zip"
+    first = path.read_bytes()
+    manifest = (spool.outbox / f"{STUDY}.1" / MANIFEST).read_bytes()
+    with zipfile.ZipFile(path) as bundle:
+        assert bundle.testzip() is None
+        others = [name for name in bundle.namelist() if not name.endswith(".dcm")]
+        assert others == ([f"{STUDY}/manifest.json"] if wanted else [])
+        assert [bundle.read(name) for name in others] == ([manifest] if wanted else [])
+    path.unlink()  # as if it had died before the zip had its name
+    run(spool, None, manifest_in_zip=wanted)
+    assert path.read_bytes() == first
 
 
 def test_a_zip_left_by_an_earlier_spool_is_not_sent(spool: Spool, api: DemoApi, client: ApiClient) -> None:

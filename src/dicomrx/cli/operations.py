@@ -138,11 +138,14 @@ def demo(
     *,
     keep: Annotated[Path | None, typer.Option("--keep", metavar="DIR", help="new folder that gets everything and stays")] = None,
     port: Annotated[int, typer.Option("--port", min=0, max=65535, help="port of the demo's own receiver; 0: any free one")] = 0,
+    hospital: Annotated[
+        bool, typer.Option("--hospital", help="badly behaved senders instead, and whether each study came out whole")
+    ] = False,
 ) -> None:
     """Run the whole pipeline on this machine: real images over the network to an API of its own, checked at the end."""
-    from dicomrx.demo.command import run
+    from dicomrx.demo.command import run, run_hospital
 
-    raise typer.Exit(run(keep, port))
+    raise typer.Exit(run_hospital(keep, port) if hospital else run(keep, port))
 
 
 @quarantine.command("list")

@@ -30,7 +30,7 @@ SCP: Final = (
     "min_free",
 )
 ANONYMIZE: Final = ("state_dir", "profile", "ae_profiles", "burned_in", "issuers", "placeholders", "pseudonym", "vault_days", "workers")
-WATCH: Final = ("timeout",)
+WATCH: Final = ("timeout", "timeout_ae", "timeout_modality", "evidence_wait")
 UPLOAD: Final = (
     "api_url",
     "api_username",
@@ -45,6 +45,7 @@ UPLOAD: Final = (
     "on_ambiguous",
     "cleanup_after_upload",
     "keep_days",
+    "manifest_in_zip",
     "profile",
     "ae_profiles",
     "workers",

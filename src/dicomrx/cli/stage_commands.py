@@ -25,6 +25,10 @@ Explain = Annotated[
     Path | None, typer.Option("--explain", metavar="FILE", help="print what happens to each element of this file, and write nothing")
 ]
 Describe = Annotated[bool, typer.Option("--describe", help="print the profile with every rule, and write nothing")]
+Complete = Annotated[
+    str | None,
+    typer.Option("--complete", metavar="STUDY", help="mark this open study (pseudonymous UID, or all) now, whatever is on its way"),
+]
 Paths = Annotated[list[str] | None, typer.Argument(metavar="[PATH]...", help="studies to send: folder, zip or pseudonymous Study UID")]
 
 
@@ -107,10 +111,12 @@ def anonymize(
 
 
 @with_settings(*options.WATCH)
-def watch(resolution: Resolution, *, once: Once = False) -> None:
-    """Mark studies complete that have been quiet for long enough."""
+def watch(resolution: Resolution, *, once: Once = False, complete: Complete = None) -> None:
+    """Mark studies complete that have been quiet for long enough; or those named, at once."""
     from dicomrx.cli import running
 
+    if complete is not None:
+        raise typer.Exit(running.complete_named(complete, resolution.settings))
     raise typer.Exit(running.run_stage("watch", resolution.settings, once=once))
 
 

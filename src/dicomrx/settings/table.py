@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from dicomrx.settings import values
-from dicomrx.settings.values import AeProfile, Issuer, Parser, Space
+from dicomrx.settings.values import AeProfile, Issuer, Parser, Space, Timeout
 
 ENV_PREFIX: Final = "DICOM_RECEIVER_"
 LOG_LEVELS: Final = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
@@ -109,6 +109,19 @@ class Settings:
     )
     durable: bool = _switch("fsync before an image is acknowledged; off only for tests", on=True)
     timeout: float = _row(60.0, values.seconds(zero=False), "quiet time after which a study is complete", kind="float", unit="s")
+    timeout_ae: tuple[Timeout, ...] = _row(
+        (), values.many(values.timeout(values.ae_title)), "AE=SECONDS: TIMEOUT of studies that this calling AE sends", kind="list"
+    )
+    timeout_modality: tuple[Timeout, ...] = _row(
+        (), values.many(values.timeout(values.modality)), "CT=SECONDS: TIMEOUT of studies of this modality; the longest wins", kind="list"
+    )
+    evidence_wait: float = _row(
+        0.0,
+        values.seconds(zero=True),
+        "quiet time, at most, for a study with gaps in its numbering or whose last association was cut short; 0: TIMEOUT alone",
+        kind="float",
+        unit="s",
+    )
     profile: str = _row(
         "basic", values.words, "de-identification profile: basic, research, either +option..., or a file that ends in .toml"
     )
@@ -145,6 +158,7 @@ class Settings:
     keep_days: int | None = _row(
         None, values.whole(0), "days that data and zips of sent studies are kept; none: for ever; receipts stay", kind="int", unit="days"
     )
+    manifest_in_zip: bool = _switch("the zip also holds manifest.json: hashes, profile, and how it was decided to be complete", on=False)
     log_level: str = _choice("INFO", LOG_LEVELS, "least level that is logged")
     log_file: Path | None = _path(None, "file that gets the log too")
     config: Path | None = _path(None, "TOML file with settings; its keys are the flag words")

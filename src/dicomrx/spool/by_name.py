@@ -6,11 +6,11 @@ from pathlib import Path
 
 from dicomrx.errors import DicomrxError, NoInputError, PermissionRefused, TryAgainError, UnavailableError
 from dicomrx.spool import durable, quarantine
-from dicomrx.spool.clock import utc
+from dicomrx.spool.completion import complete_by_hand
 from dicomrx.spool.layout import RECEIPT, Spool, read_json
 from dicomrx.spool.names import Frozen, is_pseudonymous_uid
 from dicomrx.spool.sending import release
-from dicomrx.spool.studies import Study
+from dicomrx.spool.studies import Study, open_studies
 
 
 def frozen_by_name(spool: Spool, wanted: str) -> list[Frozen]:
@@ -41,12 +41,19 @@ def frozen_by_name(spool: Spool, wanted: str) -> list[Frozen]:
     raise PermissionRefused(msg)
 
 
+def open_by_name(spool: Spool, wanted: str) -> list[str]:
+    """The studies in `studies/` that `wanted` names: one by its pseudonymous UID, or `all`; raises NoInputError where it is not there."""
+    there = open_studies(spool)
+    if wanted != "all" and wanted not in there:
+        msg = f"no open study of that name in {spool.studies}: `dicomrx status` shows their pseudonymous UIDs"
+        raise NoInputError(msg)
+    return there if wanted == "all" else [wanted]
+
+
 def _study(spool: Spool, uid: str) -> list[Frozen]:
     with Study.locked(spool, uid) as study:
-        if study.folder.is_dir():
-            by_hand = {"rule": "hand", "quiet_s": 0, "watermark": utc(spool.now()), "evidence": {}}
-            if study.freeze() is None and study.mark(by_hand):
-                study.freeze()
+        if study.folder.is_dir() and study.freeze() is None and complete_by_hand(spool, study):
+            study.freeze()
         generations = study.generations()
     if not generations:
         msg = f"no study {uid} in the spool {spool.root}"

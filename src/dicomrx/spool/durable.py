@@ -143,6 +143,16 @@ def move(source: Path, target: Path) -> None:
         sync_directory(source.parent)
 
 
+def sync_file(path: Path) -> None:
+    """Make a file and its name survive a power cut."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        sync(fd)
+    finally:
+        os.close(fd)
+    sync_directory(path.parent)
+
+
 def set_time(path: Path, time_ns: int) -> None:
     """Set a file's modification time durably."""
     fd = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)

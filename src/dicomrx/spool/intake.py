@@ -1,7 +1,8 @@
 """The receiver's side of the spool: instances on their way in, and when they are in.
 
 One receiver at a time. Its run directory `receiving/<start>.<run>/` is held while it lives and says `open`, or `closed` while it
-refuses intake. What is in it has begun and is not yet in `incoming/`, which is all that the watermark needs to know.
+refuses intake. What is in it has begun and is not yet in `incoming/`, which is all that the watermark needs to know. The mtime of
+`closed` is the watermark's last word: all that is refused later had begun no earlier.
 """
 
 import contextlib
@@ -36,7 +37,7 @@ class Intake:
         self._spool = spool
         self._min_free = min_free
         self._lock = threading.Lock()
-        self._busy: dict[str, int] = {}
+        self._busy: dict[str, list[int]] = {}  # the begins of the receptions in each run directory
         self._associations = itertools.count(1)
         self._run = self._start_run()
         self._open = True
@@ -48,6 +49,7 @@ class Intake:
         try:
             self._spool.ledger.register(run.run)
             _touch(run.path / OPEN)
+            durable.set_time(run.path / OPEN, 0)
         except OSError:
             run.close()
             raise
@@ -66,13 +68,13 @@ class Intake:
         with self._lock:
             if not self._open:
                 raise OSError(errno.ENOSPC, "intake is closed")
-            run = self._run
-            self._busy[run.run] = self._busy.get(run.run, 0) + 1
+            run, begin = self._run, self._spool.now()
+            self._busy.setdefault(run.run, []).append(begin)
         try:
             with self.closing_on_machine_errors():
-                return Reception(self, self._spool, run, association, number)
+                return Reception(self, self._spool, (run, begin), association, number)
         except OSError:
-            self.release(run)
+            self.release(run, begin)
             raise
 
     def tend(self) -> None:
@@ -101,6 +103,8 @@ class Intake:
     def _close(self) -> None:
         self._open = False
         log.warning("no instance is taken in: there is no room in %s, or its disk fails", self._spool.root)
+        with contextlib.suppress(OSError):  # then it stays at 0, and nothing at all completes
+            durable.set_time(self._run.path / OPEN, min([self._spool.now(), *self._busy.get(self._run.run, [])]))
         durable.move(self._run.path / OPEN, self._run.path / CLOSED)
 
     def _reopen(self) -> None:
@@ -109,11 +113,12 @@ class Intake:
         log.info("instances are taken in again")
         if not self._busy.get(old.run):
             old.close()
+        self._spool.ledger.continue_associations(old.run, self._run.run)
 
-    def release(self, run: RunDirectory) -> None:
-        """One reception of `run` is over; a run directory left behind by reopening goes with its last."""
+    def release(self, run: RunDirectory, begin: int) -> None:
+        """The reception of `run` that began so is over; a run directory left behind by reopening goes with its last."""
         with self._lock:
-            self._busy[run.run] -= 1
+            self._busy[run.run].remove(begin)
             if run is not self._run and not self._busy[run.run]:
                 run.close()
 
@@ -138,13 +143,12 @@ class Intake:
 class Reception:
     """One instance on its way in: a part file until `keep`, an arrival after it."""
 
-    def __init__(self, intake: Intake, spool: Spool, run: RunDirectory, association: int, number: int) -> None:
+    def __init__(self, intake: Intake, spool: Spool, begun: tuple[RunDirectory, int], association: int, number: int) -> None:
         self._intake = intake
         self._spool = spool
-        self._run = run
+        self._run, self._begin = begun
         self._id = (association, number)
-        self._begin = spool.now()
-        self._part = run.path / part_name(self._begin, association, number)
+        self._part = self._run.path / part_name(self._begin, association, number)
         self._fd = os.open(self._part, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o660)
 
     def fileno(self) -> int:
@@ -178,7 +182,7 @@ class Reception:
             os.close(fd)
             self._part.unlink(missing_ok=True)
         finally:
-            self._intake.release(self._run)
+            self._intake.release(self._run, self._begin)
 
 
 def _touch(path: Path) -> None:

@@ -198,6 +198,11 @@ class Spool:
         """The lock that the daemon of a stage holds while it lives."""
         return self.run_dir / "locks" / f"{stage}.stage"
 
+    def receiver_runs(self) -> set[str]:
+        """The runs of the receiver that lives."""
+        runs = [path for path in self.receiving.iterdir() if run_start(path.name) is not None]
+        return {path.name.rpartition(".")[2] for path in runs if durable.is_locked(path)}
+
     def free_bytes(self) -> int:
         """Room left on the spool's file system for this user."""
         return shutil.disk_usage(self.root).free

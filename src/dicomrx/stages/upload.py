@@ -4,6 +4,7 @@ import logging
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final
@@ -32,17 +33,27 @@ class Upload:
     """Freezes and zips complete studies, and sends them where there is a `client`; safe for threads.
 
     `keep_days`: for how long data and zips of sent studies are kept, None for ever. `hold`: what the API may have already is
-    not sent again before somebody says so.
+    not sent again before somebody says so. `manifest_in_zip` sends the manifest along.
     """
 
     name = "upload"
 
-    def __init__(self, spool: Spool, client: ApiClient | None, *, profile: str, keep_days: int | None = None, hold: bool = False) -> None:
+    def __init__(
+        self,
+        spool: Spool,
+        client: ApiClient | None,
+        *,
+        profile: str,
+        keep_days: int | None = None,
+        hold: bool = False,
+        manifest_in_zip: bool = False,
+    ) -> None:
         self._spool = spool
         self._client = client
         self._profile = profile
         self._keep_days = keep_days
         self._hold = hold
+        self._manifest_in_zip = manifest_in_zip
         self._next_cleaning = 0.0
         self._proven: dict[str, tuple[int, ...]] = {}
         self._parts = spool.zip_scratch  # made here, before threads share it
@@ -115,10 +126,12 @@ class Upload:
         if self._has_sealed_zip(outgoing, record.seal):
             return
         with outgoing.making_zip() as part:
-            with part.open("xb") as file:
+            with part.open("x+b") as file:
                 packed = archive.pack(outgoing.folder, outgoing.frozen.study, outgoing.instances(), file)
-            rows = [{"series": row.series, "instance": row.instance, "size": row.size, "sha256": row.sha256} for row in packed]
-            outgoing.write(MANIFEST, self._manifest(outgoing, rows))
+                rows = [{"series": row.series, "instance": row.instance, "size": row.size, "sha256": row.sha256} for row in packed]
+                outgoing.write(MANIFEST, self._manifest(outgoing, rows))
+                if self._manifest_in_zip:
+                    archive.add(file, f"{outgoing.frozen.study}/{MANIFEST}", outgoing.manifest_bytes())
             _refuse_changed(outgoing, rows)
             _seal(outgoing, record, part)
         log.info("%s: zipped, %d instances", outgoing.frozen.name, len(rows))
@@ -245,10 +258,16 @@ def _profile(settings: Settings) -> str:
 @contextmanager
 def build(spool: Spool, settings: Settings) -> Iterator[Upload]:
     """The stage as its settings want it: without AUTO_UPLOAD it only freezes and zips."""
-    keep_days = 0 if settings.cleanup_after_upload else settings.keep_days
-    hold = settings.on_ambiguous == "hold"
+    make = partial(
+        Upload,
+        spool,
+        profile=_profile(settings),
+        keep_days=0 if settings.cleanup_after_upload else settings.keep_days,
+        hold=settings.on_ambiguous == "hold",
+        manifest_in_zip=settings.manifest_in_zip,
+    )
     if not settings.auto_upload:
-        yield Upload(spool, None, profile=_profile(settings), keep_days=keep_days, hold=hold)
+        yield make(None)
         return
     has_credentials = bool(settings.api_token or settings.api_password)
     warning = check_destination(settings.api_url, has_credentials=has_credentials, require_https=settings.require_https)
@@ -263,4 +282,4 @@ def build(spool: Spool, settings: Settings) -> Iterator[Upload]:
         retry_delay=settings.retry_delay,
         tls=Tls(settings.api_ca, settings.api_cert, settings.api_key),
     ) as client:
-        yield Upload(spool, client, profile=_profile(settings), keep_days=keep_days, hold=hold)
+        yield make(client)
