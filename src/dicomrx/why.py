@@ -144,5 +144,8 @@ def _upload(spool: Spool) -> Reason:
 def _unsent(spool: Spool, generations: list[StudyState]) -> Iterator[Reason]:
     if any(each.state in {"pending", "sending"} for each in generations):
         yield _upload(spool)
+    for each in generations:
+        if each.state == "held":
+            yield Reason("its upload is held: the API may have it already", None, None, each.note)
     if any(each.state == "failed" for each in generations):
         yield Reason("the API refused a generation of it", None, None, "`dicomrx quarantine requeue` with its name, once it is mended")

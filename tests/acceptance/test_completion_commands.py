@@ -16,7 +16,7 @@ from tests.factories import dataset, uid, write
 @pytest.fixture
 def cut(new_pipeline: Callable[..., Pipeline], tmp_path: Path) -> Pipeline:
     """Three of five images of a study are filed, and the receiver is dead."""
-    pipeline = new_pipeline(TIMEOUT=3600, TIMEOUT_MODALITY="CT=7200", EVIDENCE_WAIT=9000, MANIFEST_IN_ZIP="true")
+    pipeline = new_pipeline(TIMEOUT=3600, TIMEOUT_MODALITY="CT=7200", EVIDENCE_WAIT=9000, MANIFEST_IN_ZIP="true", PSEUDONYM="S-%02d")
     with pipeline.running("scp") as receiver:
         pipeline.send([write(tmp_path / f"{number}.dcm", dataset(1, 1, number)) for number in (1, 2, 5)])
         pipeline.run("anonymize", "--once")
@@ -32,19 +32,19 @@ def the_study(pipeline: Pipeline) -> str:
 
 def test_why_answers_by_every_name_that_the_asker_may_know(cut: Pipeline) -> None:
     study = the_study(cut)
-    answers = [cut.run("why", name).stdout for name in (study, "sub-001", uid(1, 1))]
+    answers = [cut.run("why", name).stdout for name in (study, "S-01", uid(1, 1))]
     assert len(set(answers)) == 1
     assert answers[0].startswith(f"{study}: open, 3 instances")
     for words in ("the receiver died", "9000 s of quiet", "2 instance numbers are missing in 1 series", "`dicomrx watch` does not run"):
         assert words in answers[0]
     (answer,) = json.loads(cut.run("why", study, "--json").stdout)["studies"]
     assert (answer["state"], answer["until"], answer["confidence"]) == ("open", None, "low")
-    for unknown in (uid(1, 2), "2.25.1", "sub-002"):
+    for unknown in (uid(1, 2), "2.25.1", "S-02"):
         done = cut.run("why", unknown, code=66)
         assert unknown not in done.stdout + done.stderr
     (cut.state / "id").rename(cut.state / ".id")
     assert cut.run("why", study).stdout == answers[0]  # who may not read the state asks by pseudonym
-    cut.run("why", "sub-001", code=66)
+    cut.run("why", "S-01", code=66)
 
 
 def test_a_receiver_that_is_gone_for_good_is_ended_by_hand(cut: Pipeline) -> None:

@@ -10,6 +10,7 @@ from dicomrx.spool.intake import Intake
 from dicomrx.spool.layout import RECEIPT, Spool
 from dicomrx.spool.ledger import Fate
 from dicomrx.spool.outbox import Outgoing
+from dicomrx.spool.sending import Step, note
 from dicomrx.spool.studies import Study, is_marked
 from dicomrx.stages.watch import Watch
 from dicomrx.why import Answer, Reason, explain
@@ -66,6 +67,14 @@ def asked(spool: Spool, rules: Rules = RULES, study: str = STUDY) -> Answer:
 def only(answer: Answer) -> Reason:
     (reason,) = answer.waits
     return reason
+
+
+def test_a_held_upload_waits_for_a_person(spool: Spool) -> None:
+    frozen(spool)
+    note(spool, spool.outbox / f"{STUDY}.1", Step.HELD)
+    reasons = asked(spool).waits
+    assert [reason.what for reason in reasons] == ["its upload is held: the API may have it already"]
+    assert f"`dicomrx upload {STUDY}.1`" in reasons[0].ends
 
 
 def test_a_quiet_study_waits_for_time_alone(spool: Spool, intake: Intake) -> None:

@@ -1,9 +1,8 @@
 """`dicomrx why`: a study by whatever name the asker has, and the answer in plain words."""
 
 import json
-import re
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated
 
 import typer
 
@@ -11,10 +10,11 @@ from dicomrx.cli.options import WATCH, with_settings
 from dicomrx.errors import NoInputError, PermissionRefused
 from dicomrx.settings import Resolution
 
-_PATIENT: Final = re.compile(r"sub-0*([1-9]\d{0,8})", re.ASCII)
-
 Study = Annotated[
-    str, typer.Argument(metavar="STUDY", help="pseudonymous Study UID; or sub-NNN or the original UID, by whom the state may be read")
+    str,
+    typer.Argument(
+        metavar="STUDY", help="pseudonymous Study UID; where the state may be read also a patient's pseudonym or an original UID"
+    ),
 ]
 
 
@@ -55,8 +55,8 @@ def _pseudonymous(wanted: str, state_dir: Path) -> list[str]:
     as_is = [wanted] if is_pseudonymous_uid(wanted) else []
     try:
         with State.open(state_dir, create=False) as state:
-            if patient := _PATIENT.fullmatch(wanted):
-                return sorted(state.vault.studies(int(patient[1])))
+            if (patient := state.number(wanted)) is not None:
+                return sorted(state.vault.studies(patient))
             return [*as_is, deid.pseudonymous_uid(state.uid_key, wanted)]
     except (NoInputError, PermissionRefused):
         if as_is:
