@@ -46,7 +46,9 @@ def test_cron_ends_with_0_where_all_is_sent_or_nothing_was_there(pipeline: Pipel
 
 
 @pytest.mark.parametrize(
-    ("fault", "code"), [(Fault(status=503), 75), (Fault(status=404), 69), (Fault(status=422), 0), (Fault(reset_at=0.5), 75)], ids=repr
+    ("fault", "code"),
+    [(Fault(status=503), 75), (Fault(status=404), 69), (Fault(status=422), 0), (Fault(reset_at=0.5), 75)],
+    ids=["503", "404", "422", "reset"],
 )
 def test_cron_ends_with_75_where_something_is_left_and_69_where_the_api_refuses(
     pipeline: Pipeline, spool: Spool, fault: Fault, code: int

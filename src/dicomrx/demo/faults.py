@@ -36,7 +36,7 @@ class Fault:
     raw: bytes | None = None
     lose_answer: bool = False
     drip_s: float = 0.0
-    meanwhile: Callable[[], None] = lambda: None
+    meanwhile: Callable[[], None] = field(default=lambda: None, repr=False)
 
 
 class FaultyBody:
