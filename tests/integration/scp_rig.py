@@ -1,6 +1,7 @@
 """A receiver on a real spool, for the tests of the network package."""
 
 import contextlib
+import errno
 import io
 import os
 import struct
@@ -48,6 +49,8 @@ class Folder:
         return self.room
 
     def begin(self, association: int, number: int) -> "Part":
+        if not self.room:
+            raise OSError(errno.ENOSPC, "no room")
         self.fail("begin")
         self.begun.append((association, number))
         return Part(self, f"{association}-{number}")
@@ -63,9 +66,10 @@ class Part:
         self._final = folder.incoming / f"{name}.dcm"
         self._fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
 
-    def write(self, data: bytes | memoryview) -> None:
+    def write(self, *pieces: bytes | memoryview) -> None:
         self._folder.fail("write")
-        assert os.write(self._fd, data) == len(data)
+        for piece in pieces:
+            assert os.write(self._fd, piece) == len(piece)
 
     def keep(self) -> None:
         self._folder.fail("keep")

@@ -61,6 +61,10 @@ def scp(resolution: Resolution) -> None:
                     calling_ae=settings.calling_ae,
                     allow_hosts=settings.allow_hosts,
                     max_connections=settings.max_connections,
+                    engine=settings.engine,
+                    tls_cert=settings.tls_cert,
+                    tls_key=settings.tls_key,
+                    tls_ca=settings.tls_ca,
                 ),
                 intake,
             )

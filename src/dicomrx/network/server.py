@@ -60,18 +60,15 @@ class Server:
         socketserver.BaseServer.shutdown(listener)  # pynetdicom's own also wants to be in a list of its AE
         listener.server_close()
         self._thread.join()
-        for connection in _all(listener):
-            if not connection.visit.admitted:
-                connection.hang_up()
         _wait(listener, grace_s)
-        left = [connection for connection in _all(listener) if connection.visit.admitted]
+        cut = any(connection.visit.admitted for connection in _all(listener))
         for connection in _all(listener):
             connection.abort()
         _wait(listener, _ABORT_S)
         for connection in _all(listener):
             connection.hang_up()
         _wait(listener, _HANG_UP_S)
-        return bool(left)
+        return cut
 
     def _started(self) -> Listener:
         if self._listener is None:

@@ -2,6 +2,7 @@
 
 import re
 import struct
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -34,6 +35,11 @@ IMPLEMENTATION_VERSION: Final = "DICOMRX"
 # Leading zeros are forbidden by PS3.5 9.1, and sent by scanners in use: refusing those would lose images.
 _UID: Final = re.compile(r"[0-9]+(\.[0-9]+)*")
 _UID_LENGTH: Final = 64
+
+_FIXED: Final = 68  # bytes of an A-ASSOCIATE-RQ or -AC before its items
+_MAX_CONTEXTS: Final = 128  # odd numbers of one byte, PS3.8 9.3.2.2
+_MAX_SYNTAXES: Final = 128
+_MAX_ITEMS: Final = 1024
 
 _ELEMENT: Final = struct.Struct("<HHI")
 _PDU: Final = struct.Struct(">BxI")
@@ -179,7 +185,13 @@ def values(body: bytes) -> Iterator[tuple[int, bytes]]:
         offset = end
 
 
-def header(data: bytes) -> tuple[int, int]:
+def value_header(data: memoryview, offset: int) -> tuple[int, int, int]:
+    """Length, context ID and message control header of the presentation data value at `offset`."""
+    length, context_id, control = _PDV.unpack_from(data, offset)
+    return length, context_id, control
+
+
+def header(data: bytes | memoryview) -> tuple[int, int]:
     """Type and length from the first six bytes of a PDU."""
     kind, length = _PDU.unpack(data)
     return kind, length
@@ -209,12 +221,27 @@ def parse_associate_ac(body: bytes) -> tuple[dict[int, str], int]:
     """Accepted contexts ({ID: transfer syntax}) and the peer's maximum PDU length from an A-ASSOCIATE-AC (PS3.8 9.3.3)."""
     accepted: dict[int, str] = {}
     max_pdu = 0
-    for kind, item in _items(body[68:]):
+    for kind, item in _items(body[_FIXED:]):
         if kind == 0x21 and item[2] == 0:  # noqa: PLR2004 - presentation context, accepted
             accepted[item[0]] = dict(_items(item[4:])).get(0x40, b"").rstrip(b"\0 ").decode("latin-1")
         elif kind == 0x50:  # noqa: PLR2004 - user information
             max_pdu = int.from_bytes(dict(_items(item)).get(0x51, b""), "big")
     return accepted, max_pdu
+
+
+def check_associate_rq(body: bytes) -> None:
+    """Raises WireError for an A-ASSOCIATE-RQ (PS3.8 9.3.2) that is out of bounds: too many items, or contexts without syntaxes."""
+    contexts = 0
+    for kind, item in _items(body[_FIXED:]):
+        if kind == 0x20:  # noqa: PLR2004 - presentation context
+            contexts += 1
+            syntaxes = Counter(kind for kind, _ in _items(item[4:]))
+            if syntaxes[0x30] != 1 or not 0 < syntaxes[0x40] <= _MAX_SYNTAXES:
+                raise WireError("a presentation context that offers nothing")
+        elif kind == 0x50 and sum(1 for _ in _items(item)) > _MAX_ITEMS:  # noqa: PLR2004 - user information
+            raise WireError("a request to associate of too many items")
+    if len(body) < _FIXED or not 0 < contexts <= _MAX_CONTEXTS:
+        raise WireError("a request to associate without presentation contexts, or too many")
 
 
 def _items(data: bytes) -> Iterator[tuple[int, bytes]]:

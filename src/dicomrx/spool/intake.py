@@ -151,10 +151,10 @@ class Reception:
         """The open part, for writers that do without `write`."""
         return self._fd
 
-    def write(self, data: bytes | memoryview) -> None:
+    def write(self, *pieces: bytes | memoryview) -> None:
         """Append to the part; raises OSError."""
         with self._intake.closing_on_machine_errors():
-            durable.write_all(self._fd, data)
+            durable.write_pieces(self._fd, pieces)
 
     def keep(self) -> Arrival:
         """Make the instance an arrival: after this, and only after this, it may be acknowledged.
