@@ -19,6 +19,7 @@ from dicomrx.network import wire
 from dicomrx.network.sender import echo
 from tests.integration.scp_rig import (
     CT,
+    ENGINES,
     EXPLICIT,
     IMPLICIT,
     PRIVATE_CLASS,
@@ -37,9 +38,9 @@ from tests.integration.scp_rig import (
 )
 
 
-@pytest.fixture
-def intake(tmp_path: Path) -> Folder:
-    return Folder(tmp_path)
+@pytest.fixture(params=ENGINES)
+def intake(tmp_path: Path, request: pytest.FixtureRequest) -> Folder:
+    return Folder(tmp_path, request.param)
 
 
 def no_space(step: str) -> None:
