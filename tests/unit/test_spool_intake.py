@@ -171,7 +171,7 @@ def test_a_disk_that_fails_in_keep_closes_the_intake_and_nothing_is_acknowledged
 
     with monkeypatch.context() as patch:
         if step == "ledger":
-            patch.setattr(spool.ledger, "note", fail)
+            patch.setattr(intake._run.arrivals, "note", fail)
         else:
             patch.setattr(durable, step, fail)
         with pytest.raises(OSError, match="Input/output"):

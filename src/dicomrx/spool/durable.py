@@ -45,8 +45,10 @@ def sync(fd: int) -> None:
         os.fsync(fd)
 
 
-def sync_directory(path: Path) -> None:
+def sync_directory(path: Path | str) -> None:
     """Make the names in `path` survive a power cut."""
+    if not _Policy.enabled:
+        return
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         sync(fd)
@@ -98,10 +100,10 @@ def make_directory(path: Path) -> None:
     raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
 
 
-def link(source: Path, target: Path) -> None:
+def link(source: Path | str, target: Path | str) -> None:
     """Give a finished, fsynced file its final name, durably; raises FileExistsError rather than overwrite."""
     os.link(source, target, follow_symlinks=False)
-    sync_directory(target.parent)
+    sync_directory(os.path.dirname(target))
 
 
 def publish(data: bytes, target: Path, scratch: "RunDirectory") -> None:

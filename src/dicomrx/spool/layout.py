@@ -199,7 +199,8 @@ class Spool:
 
     def free_bytes(self) -> int:
         """Room left on the spool's file system for this user."""
-        return shutil.disk_usage(self.root).free
+        disk = os.statvfs(self.root)
+        return disk.f_bavail * disk.f_frsize
 
     def total_bytes(self) -> int:
         """Size of the spool's file system."""

@@ -1,5 +1,6 @@
 """What explains, and is never read to decide: arrivals acknowledged, their outcomes, associations and how they ended."""
 
+import contextlib
 import json
 import os
 from collections import Counter
@@ -21,8 +22,23 @@ class Fate(StrEnum):
     REQUEUED = "requeued"
 
 
+class RunLedger:
+    """The arrivals of one run, open for writing; a line is written by one call, so many processes can share it."""
+
+    def __init__(self, path: Path) -> None:
+        self._fd = _open(path)
+
+    def note(self, arrival: Arrival, fate: Fate) -> None:
+        """Write down what became of an arrival."""
+        write_all(self._fd, f"\n{arrival.association}-{arrival.number} {fate}".encode())
+
+    def close(self) -> None:
+        """Once only."""
+        os.close(self._fd)
+
+
 class Ledger:
-    """Append-only files, one a run: a line is written by one call, so many processes can share them.
+    """Append-only files, one a run.
 
     A line begins with its newline: one that a full disk cut short spoils none after it.
     """
@@ -31,10 +47,11 @@ class Ledger:
         self._arrivals = arrivals
         self._associations = associations
 
-    def register(self, run: str) -> None:
-        """Make a run known: an arrival of an unknown run is somebody's file and is adopted."""
-        _append(self._arrivals / run, b"")
+    def register(self, run: str) -> RunLedger:
+        """Make a run known: an arrival of an unknown run is somebody's file and is adopted. To be closed by the caller."""
+        ledger = RunLedger(self._arrivals / run)
         sync_directory(self._arrivals)
+        return ledger
 
     def knows(self, run: str) -> bool:
         """True for a run of this spool."""
@@ -42,7 +59,8 @@ class Ledger:
 
     def note(self, arrival: Arrival, fate: Fate) -> None:
         """Write down what became of an arrival."""
-        _append(self._arrivals / arrival.run, f"\n{arrival.association}-{arrival.number} {fate}".encode())
+        with contextlib.closing(RunLedger(self._arrivals / arrival.run)) as ledger:
+            ledger.note(arrival, fate)
 
     def note_association(self, run: str, facts: Mapping[str, object]) -> None:
         """Write down an association: AE titles, peer, how it ended; nothing of a patient."""
@@ -60,8 +78,12 @@ class Ledger:
 
 
 def _append(path: Path, line: bytes) -> None:
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o660)
+    fd = _open(path)
     try:
         write_all(fd, line)
     finally:
         os.close(fd)
+
+
+def _open(path: Path) -> int:
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o660)
