@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from dicomrx.spool import durable, quarantine
+from dicomrx.spool import durable, quarantine, refused
 from dicomrx.spool.incoming import look
 from dicomrx.spool.layout import MARKER, RECEIPT, Spool, read_json
 from dicomrx.spool.ledger import Fate
@@ -44,6 +44,19 @@ class StudyState:
 
 
 @dataclass(frozen=True)
+class Refused:
+    """One peer that the receiver turned away for one reason, and the setting that decided; `last` is UTC."""
+
+    peer: str
+    calling: str
+    called: str
+    setting: str
+    why: str
+    count: int
+    last: str
+
+
+@dataclass(frozen=True)
 class Status:
     """The whole pipeline at one moment."""
 
@@ -55,6 +68,7 @@ class Status:
     fates: dict[str, int]
     blocked: str | None
     free_bytes: int
+    refused: list[Refused]
 
     def as_json(self) -> dict[str, Any]:
         """The same for programs."""
@@ -85,6 +99,7 @@ def read(spool: Spool) -> Status:
         fates={fate.value: fates[fate] for fate in Fate},
         blocked=seen.blocked,
         free_bytes=spool.free_bytes(),
+        refused=[Refused(**row) for row in refused.read(spool)],
     )
 
 

@@ -31,6 +31,7 @@ SAMPLES = {
     "log_level": ("DEBUG", "WARNING", "ERROR"),
     "api_token": ("t1", "t2", "t3"),
     "burned_in": ("pass", "quarantine", "pass"),
+    "engine": ("pynetdicom", "lane", "pynetdicom"),
 }
 CHOOSABLE = [name for name in TABLE if name not in {*NOT_YET, "config", "require_https"}] + ["burned_in"]
 
@@ -206,12 +207,8 @@ def test_a_bad_flag_is_named_as_it_was_typed() -> None:
 @pytest.mark.parametrize(
     ("name", "text", "advice"),
     [
-        ("engine", "lane", "use pynetdicom"),
         ("burned_in", "blank", "use quarantine or pass"),
         ("profile", "everything", "use basic"),
-        ("tls_cert", "/etc/cert.pem", "leave it out"),
-        ("tls_key", "/etc/key.pem", "leave it out"),
-        ("tls_ca", "/etc/ca.pem", "leave it out"),
         ("vault_days", "30", "leave it out"),
     ],
 )

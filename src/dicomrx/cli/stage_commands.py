@@ -1,15 +1,20 @@
 """`dicomrx all`, `scp`, `anonymize`, `watch`, `upload`: the pipeline, together and stage by stage."""
 
+import contextlib
 import logging
 import threading
 from dataclasses import replace
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
 from dicomrx.cli import options
 from dicomrx.cli.options import with_settings
 from dicomrx.settings import Resolution, Settings
+
+if TYPE_CHECKING:
+    from dicomrx.network.server import Server
+    from dicomrx.spool.layout import Spool
 
 log = logging.getLogger(__name__)
 
@@ -72,14 +77,25 @@ def scp(resolution: Resolution) -> None:
             _warn_of_anyone(settings)
             while server.alive and not stop.wait(_TEND_S):
                 intake.tend()
+                _note_refused(spool, server)
             cut = server.stop(_GRACE_S)
+            _note_refused(spool, server)
         finally:
             intake.stop(cut=cut)
 
 
+def _note_refused(spool: "Spool", server: "Server") -> None:
+    from dicomrx.spool import refused
+
+    rows = server.refused()
+    if rows is not None:
+        with contextlib.suppress(OSError):  # it is for looking at, and there is a log
+            refused.note(spool, rows)
+
+
 def _warn_of_anyone(settings: Settings) -> None:
-    if not (settings.calling_ae or settings.allow_hosts or settings.host.startswith("127.")):
-        log.warning("anyone who reaches this port may send: set CALLING_AE or ALLOW_HOSTS")
+    if not (settings.calling_ae or settings.allow_hosts or settings.tls_ca or settings.host.startswith("127.")):
+        log.warning("anyone who reaches this port may send: set CALLING_AE, ALLOW_HOSTS or TLS_CA")
 
 
 @with_settings(*options.ANONYMIZE)

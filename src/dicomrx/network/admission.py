@@ -133,6 +133,9 @@ class Admission:
             return Refusal(1, 1, 7, "AE_TITLE", f"the AE title it calls is not AE_TITLE {self._called}")
         if self._calling and calling not in self._calling:
             return Refusal(1, 1, 3, "CALLING_AE", "its AE title is not in CALLING_AE")
+        return self._lack_of_room(visit, room=room)
+
+    def _lack_of_room(self, visit: "Visit", *, room: bool) -> Refusal | None:
         if not room:
             return Refusal(2, 3, 1, "MIN_FREE", "there is no room for instances: free some on the storage disk, or lower MIN_FREE")
         if self._admitted.total() >= self._most:

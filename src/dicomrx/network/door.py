@@ -48,17 +48,21 @@ def request(visit: Visit, tls: ssl.SSLContext | None) -> bytes:
     if tls is not None:
         _shake_hands(visit, tls)
     try:
-        header = _exactly(visit.client, 6)
-        kind, length = wire.header(header)
-        if kind != wire.ASSOCIATE_RQ or length > _MAX_REQUEST:
-            raise WireError("something else than a request to associate")
-        body = _exactly(visit.client, length)
-        wire.check_associate_rq(body)
+        return _sound_request(visit.client)
     except WireError as error:
         visit.refused("", f"it sent {error}")
         with contextlib.suppress(OSError):
             visit.client.sendall(wire.pdu(wire.ABORT, bytes(4)))
         raise ConnectionAbortedError(str(error)) from error
+
+
+def _sound_request(client: socket.socket) -> bytes:
+    header = _exactly(client, 6)
+    kind, length = wire.header(header)
+    if kind != wire.ASSOCIATE_RQ or length > _MAX_REQUEST:
+        raise WireError("something else than a request to associate")
+    body = _exactly(client, length)
+    wire.check_associate_rq(body)
     return header + body
 
 

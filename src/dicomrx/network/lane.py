@@ -131,7 +131,7 @@ class LaneDul(Dul):
 
     def __init__(self, association: Association, at_end: Callable[[str], None]) -> None:
         super().__init__(association, at_end)
-        self._checkpoint = association._reactor_checkpoint = _Checkpoint()
+        self._checkpoint = association._reactor_checkpoint = _Checkpoint()  # noqa: SLF001 - where its thread waits
         self._checkpoint.set()
 
     def run_reactor(self) -> None:

@@ -5,7 +5,8 @@ import logging
 import socketserver
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from typing import Final
 
 from dicomrx.errors import ConfigError, PermissionRefused, TryAgainError
@@ -52,6 +53,11 @@ class Server:
         _log.info("receiving on %s port %d as %s", *self.address, self._listen.ae_title)
         if self._on_start is not None:
             self._on_start(self.address)
+
+    def refused(self) -> Sequence[Mapping[str, object]] | None:
+        """Whom it turned away, the newest first; None where nobody since the last call."""
+        news = self._started().admission.refusals.news()
+        return None if news is None else [asdict(refused) for refused in news]
 
     def stop(self, grace_s: float) -> bool:
         """Listen no more at once, let associations end within `grace_s`, abort those left; True where one was cut."""

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import os
 import select
 import socket
 import ssl
@@ -10,6 +11,7 @@ from typing import Final
 
 _AHEAD: Final = 256 << 10
 _MAX_PDU_READ: Final = 1 << 20  # an A-ASSOCIATE-RQ with 128 contexts of many transfer syntaxes; of others only what is no P-DATA
+_ONE: Final = b"\1" + bytes(7)
 _NOT_NOW: Final = (BlockingIOError, ssl.SSLWantReadError)
 
 
@@ -29,6 +31,8 @@ class Stream:
         self._ahead = bytearray(first)
         self.view = memoryview(self._ahead)
         self.at, self.end = 0, len(first)  # what has been read ahead and not been taken
+        self._wake = open(os.eventfd(0), "r+b", buffering=0)  # noqa: SIM115, PTH123 - closed by `close`
+        self._poll.register(self._wake, select.POLLIN)
         self._interrupted = False
 
     def read_ahead(self) -> None:
@@ -99,10 +103,10 @@ class Stream:
                     return
 
     def interrupt(self) -> None:
-        """Make `more` find an end, in another thread, which can still write."""
+        """Make `more` find an end, in another thread; that can still write."""
         self._interrupted = True
-        with contextlib.suppress(OSError):
-            socket.socket.shutdown(self.client, socket.SHUT_RD)  # ssl's own would also forget its keys
+        with contextlib.suppress(ValueError):  # it has been closed
+            self._wake.write(_ONE)
 
     def hang_up(self) -> None:
         """End the connection under a thread that reads or writes."""
@@ -112,12 +116,15 @@ class Stream:
         """Nothing happens the second time."""
         self.hang_up()
         self.client.close()
+        self._wake.close()
 
     def _into(self, view: memoryview, deadline: float) -> int:
         while True:
             try:
                 return self.client.recv_into(view)
             except _NOT_NOW:
+                if self._interrupted:
+                    return 0
                 # Only now, for it is not sticky: without it a sender with Nagle's algorithm waits 40 ms for our acknowledgement.
                 self.client.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
                 if not self._poll.poll(max(deadline - time.monotonic(), 0) * 1000):

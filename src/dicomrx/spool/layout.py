@@ -31,7 +31,7 @@ ATTEMPTS: Final = "attempts.jsonl"
 _IN_HAND: Final = "in-hand"
 _FOLDERS: Final = ("receiving", "incoming", "studies", "outbox", "sent", "failed", "quarantine")
 _NOT_OURS_BUT_HARMLESS: Final = frozenset({"incoming", "lost+found"})
-_HIDDEN_FOLDERS: Final = ("tmp", "locks", "clock", "arrivals", "associations", "evidence", "strikes")
+_HIDDEN_FOLDERS: Final = ("tmp", "locks", "clock", "arrivals", "associations", "evidence", "strikes", "refused")
 
 
 class Spool:
