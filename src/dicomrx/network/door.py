@@ -10,6 +10,7 @@ from dicomrx.network import wire
 from dicomrx.network.admission import Listen, Visit
 from dicomrx.network.wire import WireError
 
+_NOT_OURS: Final = ("CERTIFICATE_VERIFY_FAILED", "PEER_DID_NOT_RETURN_A_CERTIFICATE")
 _MAX_REQUEST: Final = 256 << 10  # 128 contexts of forty transfer syntaxes
 
 
@@ -71,7 +72,8 @@ def _shake_hands(visit: Visit, tls: ssl.SSLContext) -> None:
         visit.client = tls.wrap_socket(visit.client, server_side=True, do_handshake_on_connect=False)
         visit.client.do_handshake()
     except ssl.SSLError as error:
-        visit.refused("TLS_CA" if tls.verify_mode else "TLS_CERT", f"the TLS handshake failed: {_reason(error)}")
+        reason = _reason(error)
+        visit.refused("TLS_CA" if reason in _NOT_OURS else "TLS_CERT", f"the TLS handshake failed: {reason}")
         raise
 
 

@@ -117,6 +117,7 @@ class Stream:
         self.hang_up()
         self.client.close()
         self._wake.close()
+        self._ahead, self.view = bytearray(), memoryview(b"")  # what else pynetdicom leaves for the garbage collector is small
 
     def _into(self, view: memoryview, deadline: float) -> int:
         while True:
