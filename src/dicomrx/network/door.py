@@ -45,7 +45,10 @@ def _reason(error: OSError) -> str:
 
 
 def request(visit: Visit, tls: ssl.SSLContext | None) -> bytes:
-    """The A-ASSOCIATE-RQ that the peer begins with. Raises OSError where it does not; the deadline is the admission's."""
+    """The A-ASSOCIATE-RQ that the peer begins with, as far as it is listened to.
+
+    Raises OSError where it begins otherwise; the deadline is the admission's.
+    """
     if tls is not None:
         _shake_hands(visit, tls)
     try:
@@ -63,8 +66,8 @@ def _sound_request(client: socket.socket) -> bytes:
     if kind != wire.ASSOCIATE_RQ or length > _MAX_REQUEST:
         raise WireError("something else than a request to associate")
     body = _exactly(client, length)
-    wire.check_associate_rq(body)
-    return header + body
+    # An offer is taken in its first transfer syntax; a thousand others would cost pynetdicom seconds.
+    return wire.pdu(kind, wire.slim_associate_rq(body))
 
 
 def _shake_hands(visit: Visit, tls: ssl.SSLContext) -> None:

@@ -104,7 +104,9 @@ class Connection:
         self._storing = Storing(Association(self._number, calling, called), intake, engine, self._server.listen.instance_s)
         self._dimse.storing = self._storing
         if isinstance(self._dul, LaneDul):
-            self._dul.lane = self._lane = Lane(self._stream, self._storing, self._server.listen.idle_s)
+            listen = self._server.listen
+            self._lane = Lane(self._stream, self._storing, idle_s=listen.idle_s, max_pdu=listen.max_pdu)
+            self._dul.lane = self._lane
         self._note("open", 0)
 
     def _context(self, context_id: int) -> Context | None:
@@ -145,7 +147,7 @@ class Connection:
 
 
 def _acceptable(offers: "list[PresentationContext]") -> "list[PresentationContext]":
-    """What to accept: C-ECHO, and storage of any class, each offer in its first transfer syntax; the others are struck out.
+    """What to accept: C-ECHO, and storage of any class, in the one transfer syntax that the door leaves of an offer.
 
     pynetdicom's UNRESTRICTED_STORAGE_SERVICE would refuse non-patient objects, and take queries whose keyword it does not know.
     """
@@ -153,10 +155,8 @@ def _acceptable(offers: "list[PresentationContext]") -> "list[PresentationContex
     for offer in offers:
         abstract = str(offer.abstract_syntax)
         if abstract == VERIFICATION or is_storage(abstract):
-            first = offer.transfer_syntax[:1]
-            offer.transfer_syntax = [*first]
-            syntaxes.setdefault(abstract, set()).update(first)
-    return [build_context(abstract, list(all_first)) for abstract, all_first in syntaxes.items()]
+            syntaxes.setdefault(abstract, set()).update(offer.transfer_syntax)
+    return [build_context(abstract, list(taken)) for abstract, taken in syntaxes.items()]
 
 
 class _Handler(RequestHandler):

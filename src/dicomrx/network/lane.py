@@ -17,10 +17,11 @@ from pynetdicom.pdu_primitives import A_ABORT, _PDUPrimitiveType
 from dicomrx.network import wire
 from dicomrx.network.provider import ESTABLISHED, Dul, Socket, aborting
 from dicomrx.network.storing import Storing
-from dicomrx.network.stream import Stream
+from dicomrx.network.stream import MAX_PDU_READ, Stream
 from dicomrx.network.wire import WireError
 
 _PDU: Final = 6  # bytes of a PDU's header, and of a presentation data value's
+_ANY_LENGTH: Final = 1 << 32
 _COMMAND: Final = 1
 _LAST: Final = 2
 
@@ -35,12 +36,16 @@ class Pause(Enum):
 
 
 class Lane:
-    """Reads the P-DATA-TF of one association into `storing`. `idle_s` is how long a peer may say nothing."""
+    """Reads the P-DATA-TF of one association into `storing`.
 
-    def __init__(self, stream: Stream, storing: Storing, idle_s: float) -> None:
+    `idle_s` is how long a peer may say nothing, `max_pdu` what it was told to send at most: 0 for any length.
+    """
+
+    def __init__(self, stream: Stream, storing: Storing, *, idle_s: float, max_pdu: int) -> None:
         self._stream = stream
         self._storing = storing
         self._idle_s = idle_s
+        self._longest = max(max_pdu, MAX_PDU_READ) if max_pdu else _ANY_LENGTH
         self._in_pdu = 0  # bytes of the PDU that are still to come
         self._in_value = 0  # the same of the presentation data value
         self._context_id = 0
@@ -75,6 +80,8 @@ class Lane:
             kind, length = wire.header(stream.view[stream.at : stream.at + _PDU])
             if kind != wire.P_DATA:
                 return False
+            if length > self._longest:
+                raise WireError("a PDU of impossible length")
             stream.at += _PDU
             self._in_pdu = length
         self._have(_PDU)

@@ -22,6 +22,8 @@ _log = logging.getLogger(__name__)
 
 _MAX_COMMAND: Final = 16 << 10
 _MAX_OTHER: Final = 1 << 20  # data sets of other messages than C-STORE are held in memory
+_OTHER_EVERY_S: Final = 0.1  # messages that are no C-STORE: each costs pynetdicom milliseconds of what all associations share
+_OTHERS_AHEAD_S: Final = 2.0
 _MAX_INSTANCE: Final = 64 << 30
 _GRACE_S: Final = 60.0
 _LEAST_RATE: Final = 8 << 10  # bytes a second, after the grace: a slow line is no attack, a trickle is
@@ -84,6 +86,7 @@ class Storing:
         self._engine = engine
         self._instance_s = instance_s
         self._numbers = 0
+        self._others_until = 0.0
         self._told: set[Status] = set()
         self._pieces: list[bytes | memoryview] = []
         self._reset()
@@ -156,6 +159,9 @@ class Storing:
                 self._pass_on(request)
 
     def _pass_on(self, request: Command) -> None:
+        now = time.monotonic()
+        self._others_until = max(self._others_until, now - _OTHERS_AHEAD_S) + _OTHER_EVERY_S
+        time.sleep(max(0.0, self._others_until - now))
         context_id, encoded, began = self._context_id, self._encoded, self._began
         self.close()
         if request.has_data_set:

@@ -10,7 +10,7 @@ import time
 from typing import Final
 
 _AHEAD: Final = 256 << 10
-_MAX_PDU_READ: Final = 1 << 20  # an A-ASSOCIATE-RQ with 128 contexts of many transfer syntaxes; of others only what is no P-DATA
+MAX_PDU_READ: Final = 1 << 20  # an A-ASSOCIATE-RQ with 128 contexts of many transfer syntaxes; of others only what is no P-DATA
 _ONE: Final = b"\1" + bytes(7)
 _NOT_NOW: Final = (BlockingIOError, ssl.SSLWantReadError)
 
@@ -58,7 +58,7 @@ class Stream:
 
     def read(self, count: int) -> bytearray:
         """So many bytes, fewer where the peer has ended. Raises OSError for too many, or where they do not come in time."""
-        if count > _MAX_PDU_READ:
+        if count > MAX_PDU_READ:
             raise OSError(errno.EMSGSIZE, "a PDU of impossible length")
         ahead = self.view[self.at : min(self.end, self.at + count)]
         self.at += len(ahead)

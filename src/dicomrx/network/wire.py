@@ -2,7 +2,6 @@
 
 import re
 import struct
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -38,7 +37,6 @@ _UID_LENGTH: Final = 64
 
 _FIXED: Final = 68  # bytes of an A-ASSOCIATE-RQ or -AC before its items
 _MAX_CONTEXTS: Final = 128  # odd numbers of one byte, PS3.8 9.3.2.2
-_MAX_SYNTAXES: Final = 128
 _MAX_ITEMS: Final = 1024
 
 _ELEMENT: Final = struct.Struct("<HHI")
@@ -229,19 +227,27 @@ def parse_associate_ac(body: bytes) -> tuple[dict[int, str], int]:
     return accepted, max_pdu
 
 
-def check_associate_rq(body: bytes) -> None:
-    """Raises WireError for an A-ASSOCIATE-RQ (PS3.8 9.3.2) that is out of bounds: too many items, or contexts without syntaxes."""
-    contexts = 0
+def slim_associate_rq(body: bytes) -> bytes:
+    """An A-ASSOCIATE-RQ (PS3.8 9.3.2) with the first transfer syntax of each context alone; raises WireError where it is out of bounds."""
+    slim, contexts = body[:_FIXED], 0
     for kind, item in _items(body[_FIXED:]):
         if kind == 0x20:  # noqa: PLR2004 - presentation context
             contexts += 1
-            syntaxes = Counter(kind for kind, _ in _items(item[4:]))
-            if syntaxes[0x30] != 1 or not 0 < syntaxes[0x40] <= _MAX_SYNTAXES:
-                raise WireError("a presentation context that offers nothing")
-        elif kind == 0x50 and sum(1 for _ in _items(item)) > _MAX_ITEMS:  # noqa: PLR2004 - user information
-            raise WireError("a request to associate of too many items")
+            slim += _item(kind, _slim_context(item))
+        else:
+            if kind == 0x50 and sum(1 for _ in _items(item)) > _MAX_ITEMS:  # noqa: PLR2004 - user information
+                raise WireError("a request to associate of too many items")
+            slim += _item(kind, item)
     if len(body) < _FIXED or not 0 < contexts <= _MAX_CONTEXTS:
-        raise WireError("a request to associate without presentation contexts, or too many")
+        raise WireError("a request to associate without presentation contexts, or with too many")
+    return slim
+
+
+def _slim_context(item: bytes) -> bytes:
+    abstract, syntaxes = ([(kind, part) for kind, part in _items(item[4:]) if kind == wanted] for wanted in (0x30, 0x40))
+    if len(abstract) != 1 or not syntaxes:
+        raise WireError("a presentation context that offers nothing")
+    return item[:4] + _item(*abstract[0]) + _item(*syntaxes[0])
 
 
 def _items(data: bytes) -> Iterator[tuple[int, bytes]]:
@@ -249,5 +255,7 @@ def _items(data: bytes) -> Iterator[tuple[int, bytes]]:
     while len(data) - offset >= _ITEM.size:
         kind, length = _ITEM.unpack_from(data, offset)
         offset += _ITEM.size
+        if length > len(data) - offset:
+            raise WireError("an item of impossible length")
         yield kind, data[offset : offset + length]
         offset += length
