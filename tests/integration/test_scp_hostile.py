@@ -13,6 +13,7 @@ from typing import Self
 
 import pytest
 
+from dicomrx.demo.api_server import DemoApi
 from dicomrx.network import wire
 from dicomrx.network.client import Association
 from tests.acceptance.pipeline import Pipeline
@@ -177,10 +178,9 @@ class Receiver:
     """`dicomrx scp` as a process of its own."""
 
     def __init__(self, root: Path, engine: str) -> None:
-        from dicomrx.demo.api_server import DemoApi
-
-        self._pipeline = Pipeline(root, DemoApi(root / "received"), ENGINE=engine, LOG_LEVEL="WARNING")
         self._stack = contextlib.ExitStack()
+        api = self._stack.enter_context(DemoApi(root / "received"))
+        self._pipeline = Pipeline(root, api, ENGINE=engine, LOG_LEVEL="WARNING")
         self.port = self._pipeline.port
         self.incoming = self._pipeline.storage / "incoming"
 
