@@ -59,6 +59,7 @@ class Connection:
         self._lock = threading.Lock()
         self._facts: dict[str, str] = {}
         self._number = 0
+        self._fits = 0
         self._storing: Storing | None = None
         self._lane: Lane | None = None
         listen = server.listen
@@ -100,6 +101,7 @@ class Connection:
         intake = self._server.intake
         self._number = intake.new_association()
         self._facts = {"calling": calling, "called": called, "peer": self.visit.address}
+        self._fits = wire.payload_size(self._dimse.maximum_pdu_size)
         engine = Engine(context=self._context, answer=self._answer, other=self._other)
         self._storing = Storing(Association(self._number, calling, called), intake, engine, self._server.listen.instance_s)
         self._dimse.storing = self._storing
@@ -114,8 +116,7 @@ class Connection:
         return None if context is None else Context(str(context.abstract_syntax), str(context.transfer_syntax[0]))
 
     def _answer(self, context_id: int, command: bytes) -> None:
-        size = wire.payload_size(self._dimse.maximum_pdu_size)
-        self._socket.send(b"".join(wire.p_data(context_id, value) for value in wire.fragments(command, size, command=True)))
+        self._socket.send(b"".join([wire.p_data(context_id, value) for value in wire.fragments(command, self._fits, command=True)]))
 
     def _other(self, context_id: int, value: bytes) -> None:
         if self._lane is not None:

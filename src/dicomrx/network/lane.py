@@ -76,15 +76,17 @@ class Lane:
         """Read headers up to a value that has data; False where a PDU comes that is no P-DATA-TF."""
         stream = self._stream
         while not self._in_pdu:
-            self._have(_PDU)
-            kind, length = wire.header(stream.view[stream.at : stream.at + _PDU])
+            if stream.end - stream.at < _PDU:
+                self._have(_PDU)
+            kind, length = wire.header(stream.view, stream.at)
             if kind != wire.P_DATA:
                 return False
             if length > self._longest:
                 raise WireError("a PDU of impossible length")
             stream.at += _PDU
             self._in_pdu = length
-        self._have(_PDU)
+        if stream.end - stream.at < _PDU:
+            self._have(_PDU)
         length, self._context_id, self._control = wire.value_header(stream.view, stream.at)
         if not 2 <= length <= self._in_pdu - 4:  # noqa: PLR2004 - context ID and control header
             raise WireError("a P-DATA-TF with a value of impossible length")
@@ -96,11 +98,12 @@ class Lane:
     def _take(self) -> None:
         """Give on what has come of the value: a part of one is taken like a value of its own."""
         stream = self._stream
-        if self._in_value:
+        if self._in_value and stream.at == stream.end:
             self._have(1)
-        piece = stream.view[stream.at : min(stream.end, stream.at + self._in_value)]
-        stream.at += len(piece)
-        self._in_value -= len(piece)
+        count = min(stream.end - stream.at, self._in_value)
+        piece = stream.view[stream.at : stream.at + count]
+        stream.at += count
+        self._in_value -= count
         last = bool(self._control & _LAST) and not self._in_value
         self._storing.take(self._context_id, piece, command=bool(self._control & _COMMAND), last=last)
 

@@ -40,7 +40,10 @@ _MAX_CONTEXTS: Final = 128  # odd numbers of one byte, PS3.8 9.3.2.2
 _MAX_ITEMS: Final = 1024
 
 _ELEMENT: Final = struct.Struct("<HHI")
+_US: Final = struct.Struct("<HHIH")
+_GROUP_LENGTH: Final = struct.Struct("<HHII")
 _PDU: Final = struct.Struct(">BxI")
+_P_DATA: Final = struct.Struct(">BxIIB")
 _PDV: Final = struct.Struct(">IBB")
 _ITEM: Final = struct.Struct(">BxH")
 
@@ -69,7 +72,7 @@ class Command:
     @classmethod
     def parse(cls, data: bytes) -> "Command":
         """Raises WireError where this is no command set that can be answered."""
-        elements = dict(_elements(data))
+        elements = _elements(data)
         field, message_id = _us(elements, 0x0100), _us(elements, 0x0110)
         if field is None:
             raise WireError("a command set without a command field")
@@ -85,17 +88,19 @@ class Command:
         )
 
 
-def _elements(data: bytes) -> Iterator[tuple[int, bytes]]:
-    offset = 0
-    while offset < len(data):
-        if len(data) - offset < _ELEMENT.size:
+def _elements(data: bytes) -> dict[int, bytes]:
+    elements = {}
+    offset, end = 0, len(data)
+    while offset < end:
+        if end - offset < _ELEMENT.size:
             raise WireError("a command set that ends inside an element")
         group, element, length = _ELEMENT.unpack_from(data, offset)
         offset += _ELEMENT.size
-        if group != 0 or length > len(data) - offset:
+        if group != 0 or length > end - offset:
             raise WireError("a command set with an element that is none of its own")
-        yield element, data[offset : offset + length]
+        elements[element] = data[offset : offset + length]
         offset += length
+    return elements
 
 
 def _us(elements: Mapping[int, bytes], element: int) -> int | None:
@@ -105,12 +110,14 @@ def _us(elements: Mapping[int, bytes], element: int) -> int | None:
 
 def command_set(values: Mapping[int, int | str]) -> bytes:
     """Encode group 0000: numbers as US, texts as UI; the group length is put in front."""
-    body = b"".join(_element(element, value) for element, value in sorted(values.items()))
-    return _ELEMENT.pack(0, 0, 4) + struct.pack("<I", len(body)) + body
+    body = b"".join([_element(element, values[element]) for element in sorted(values)])
+    return _GROUP_LENGTH.pack(0, 0, 4, len(body)) + body
 
 
 def _element(element: int, value: int | str) -> bytes:
-    data = struct.pack("<H", value) if isinstance(value, int) else even(value.encode("ascii"), b"\0")
+    if isinstance(value, int):
+        return _US.pack(0, element, 2, value)
+    data = even(value.encode("ascii"), b"\0")
     return _ELEMENT.pack(0, element, len(data)) + data
 
 
@@ -166,7 +173,7 @@ def pdu(kind: int, body: bytes) -> bytes:
 
 def p_data(context_id: int, value: bytes) -> bytes:
     """A P-DATA-TF of one presentation data value."""
-    return pdu(P_DATA, struct.pack(">IB", len(value) + 1, context_id) + value)
+    return _P_DATA.pack(P_DATA, len(value) + 5, len(value) + 1, context_id) + value
 
 
 def values(body: bytes) -> Iterator[tuple[int, bytes]]:
@@ -189,9 +196,9 @@ def value_header(data: memoryview, offset: int) -> tuple[int, int, int]:
     return length, context_id, control
 
 
-def header(data: bytes | memoryview) -> tuple[int, int]:
+def header(data: bytes | memoryview, offset: int = 0) -> tuple[int, int]:
     """Type and length from the first six bytes of a PDU."""
-    kind, length = _PDU.unpack(data)
+    kind, length = _PDU.unpack_from(data, offset)
     return kind, length
 
 

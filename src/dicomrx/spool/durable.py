@@ -74,6 +74,8 @@ def write_pieces(fd: int, pieces: Sequence[bytes | memoryview]) -> None:
     for first in range(0, len(pieces), _MAX_PIECES):
         some = pieces[first : first + _MAX_PIECES]
         written = os.writev(fd, some)
+        if written == sum(map(len, some)):
+            continue
         for piece in some:
             if written < len(piece):
                 write_all(fd, memoryview(piece)[max(written, 0) :])
