@@ -15,6 +15,7 @@ from dicomrx.errors import ConfigError, TryAgainError, UnavailableError
 from dicomrx.network import wire
 from dicomrx.network.admission import Admission, Listen, Visit
 from dicomrx.network.client import Association
+from dicomrx.network.refusals import Refusals
 from dicomrx.network.sender import echo
 from dicomrx.network.server import Server, serve
 from tests.integration.scp_rig import CT, ENGINES, EXPLICIT, LISTEN, Folder, connect, eventually, receiving, store, store_command
@@ -242,6 +243,16 @@ def test_of_too_many_who_wait_the_oldest_goes_first_and_nobody_crowds_out_anothe
         assert not any(map(peers.hung_up, others))
     (refused,) = admission.refusals.news() or []
     assert (refused.peer, refused.count) == ("10.0.0.1", 2)
+
+
+def test_who_is_refused_under_many_titles_hides_nobody_else() -> None:
+    refusals = Refusals()
+    refusals.note("10.0.0.1", "CALLING_AE", "why", calling="CT1")
+    for n in range(1000):
+        refusals.note("10.0.0.2", "CALLING_AE", "why", calling=f"X{n}")
+    kept = refusals.news() or []
+    assert len(kept) <= 50
+    assert [refused.calling for refused in kept if refused.peer == "10.0.0.1"] == ["CT1"]
 
 
 def test_who_does_not_ask_in_time_is_hung_up_on() -> None:

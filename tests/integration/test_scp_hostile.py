@@ -1,4 +1,4 @@
-"""A real receiver under each attack of notes/reliability.md 4.1, from one address: others are served at once, and all is given back."""
+"""A real receiver under attack from one address: others are served at once, memory stays small, and all is given back."""
 
 import contextlib
 import os

@@ -197,6 +197,8 @@ def test_a_sick_disk_ends_no_receiver_and_leaks_no_run_directory(spool: Spool, m
         patch.setattr(spool.ledger, "register", fail)
         for _ in range(3):
             intake.tend()
+            with pytest.raises(OSError, match="closed"):
+                intake.begin(1, 1)
     assert runs(spool) == before
     assert intake.space_left()
     intake.stop(cut=False)

@@ -77,6 +77,7 @@ class Connection:
         try:
             self._association.start()
         except RuntimeError:
+            self._stream.close()
             self.close("lost")
             raise
 
@@ -180,10 +181,10 @@ class _Handler(RequestHandler):
             self.request = visit.client
             stream = Stream(visit.client, listen.read_s, first)
             Connection(self._create_association(), self.server, stream, visit).start()
-        except (OSError, RuntimeError) as error:
+        except Exception as error:  # noqa: BLE001 - whatever it was, the connection gives its place back
             visit.leave()
             visit.client.close()
-            if isinstance(error, RuntimeError):
+            if not isinstance(error, OSError):
                 self.server.handle_error(self.request, self.client_address)
 
 

@@ -100,6 +100,14 @@ class Dul(DULServiceProvider):
         self._at_end = at_end
         self._ended = "lost"
 
+    def start(self) -> None:
+        """As ever; raises RuntimeError where there are no more threads, and then this is the end too."""
+        try:
+            super().start()
+        except RuntimeError:
+            self._end()
+            raise
+
     def run_reactor(self) -> None:
         """Read until the connection ends, then give back all that it held."""
         try:
@@ -107,10 +115,13 @@ class Dul(DULServiceProvider):
         except InvalidEventError:
             _log.debug("an association ended while it was being aborted")
         finally:
-            if self.socket is not None:
-                self.socket.close()
-            self.to_user_queue.put(None)  # who waits for a request to associate need not go on waiting
-            self._at_end(self._ended)
+            self._end()
+
+    def _end(self) -> None:
+        if self.socket is not None:
+            self.socket.close()
+        self.to_user_queue.put(None)  # who waits for a request to associate need not go on waiting
+        self._at_end(self._ended)
 
     def _is_transport_event(self) -> bool:
         if not self.assoc.is_alive():  # it died of a request that pynetdicom does not survive

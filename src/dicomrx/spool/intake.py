@@ -64,12 +64,12 @@ class Intake:
             raise
 
     def spend(self, count: int) -> None:
-        """So many bytes will be written; raises OSError ENOSPC where they would go below the floor.
+        """So many bytes will be written; raises OSError ENOSPC where there is no room.
 
         The disk is looked at again when a quarter of what was left has been written: the later stages write too.
         """
         self._unseen += count
-        if self._unseen > self._look_after:
+        if not self._open or self._unseen > self._look_after:
             self.tend()
             if not self._open:
                 raise OSError(errno.ENOSPC, "intake is closed")
@@ -96,7 +96,6 @@ class Intake:
 
     def _close(self) -> None:
         self._open = False
-        self._look_after = -1
         log.warning("no instance is taken in: there is no room in %s, or its disk fails", self._spool.root)
         durable.move(self._run.path / OPEN, self._run.path / CLOSED)
 
