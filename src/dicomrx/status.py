@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from dicomrx.spool import durable, quarantine
+from dicomrx.spool import durable, quarantine, refused
 from dicomrx.spool.incoming import look
 from dicomrx.spool.layout import MANIFEST, MARKER, REASON, RECEIPT, Spool, read_json
 from dicomrx.spool.ledger import Fate
@@ -51,6 +51,19 @@ class StudyState:
 
 
 @dataclass(frozen=True)
+class Refused:
+    """One peer that the receiver turned away for one reason, and the setting that decided; `last` is UTC."""
+
+    peer: str
+    calling: str
+    called: str
+    setting: str
+    why: str
+    count: int
+    last: str
+
+
+@dataclass(frozen=True)
 class Status:
     """The whole pipeline at one moment; `stopped` is why the destination takes nothing of what waits for it."""
 
@@ -62,6 +75,7 @@ class Status:
     fates: dict[str, int]
     blocked: str | None
     free_bytes: int
+    refused: list[Refused]
     stopped: str | None = None
 
     def as_json(self) -> dict[str, Any]:
@@ -94,6 +108,7 @@ def read(spool: Spool) -> Status:
         blocked=seen.trouble,
         free_bytes=spool.free_bytes(),
         stopped=stopped(spool) if any(study.state == "pending" for study in studies) else None,
+        refused=[Refused(**row) for row in refused.read(spool)],
     )
 
 

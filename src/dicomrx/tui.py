@@ -36,8 +36,20 @@ _GIB: Final = 1 << 30
 
 def render(status: Status, height: int = 24) -> RenderableType:
     """One screen of at most `height` lines, none of which wraps; the studies take the lines that are left."""
-    rows = max(1, height - _FIXED_LINES - bool(status.blocked) - bool(status.stopped))
-    return Group(_headline(status), "", _stages(status), "", _studies(status.studies, rows), "", _quarantine(status), _balance(status))
+    rows = max(1, height - _FIXED_LINES - bool(status.blocked) - bool(status.stopped) - bool(status.refused))
+    parts: list[RenderableType] = [
+        _headline(status),
+        "",
+        _stages(status),
+        "",
+        _studies(status.studies, rows),
+        "",
+        _quarantine(status),
+        _balance(status),
+    ]
+    if status.refused:
+        parts.insert(-1, _refused(status))
+    return Group(*parts)
 
 
 def watch(look: Callable[[], Status], console: Console, interval_s: float = 1.0) -> None:
@@ -105,6 +117,14 @@ def _quarantine(status: Status) -> Text:
         reasons[place.rpartition("/")[2]] += count
     told = ", ".join(f"{count} {safe(reason)}" for reason, count in reasons.most_common())
     return Text(f"quarantine: {reasons.total()} ({told})", style="yellow", overflow="ellipsis", no_wrap=True)
+
+
+def _refused(status: Status) -> Text:
+    newest = status.refused[0]
+    total = sum(refused.count for refused in status.refused)
+    who = f"{newest.calling} at {newest.peer}" if newest.calling else newest.peer
+    line = f"refused: {total}, the last {safe(newest.last[11:19])} UTC {safe(who, 40)}: {safe(newest.why)}"
+    return Text(line, style="yellow", overflow="ellipsis", no_wrap=True)
 
 
 def _balance(status: Status) -> Text:

@@ -154,6 +154,7 @@ def a_status(studies: list[StudyState], **facts: object) -> Status:
         "fates": {"acknowledged": 7, "filed": 6, "duplicate": 1, "quarantined": 0, "requeued": 0},
         "blocked": None,
         "free_bytes": 5 << 30,
+        "refused": [],
         **facts,
     }
     return Status(**given)  # type: ignore[arg-type]

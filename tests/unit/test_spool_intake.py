@@ -171,7 +171,7 @@ def test_a_disk_that_fails_in_keep_closes_the_intake_and_nothing_is_acknowledged
 
     with monkeypatch.context() as patch:
         if step == "ledger":
-            patch.setattr(spool.ledger, "note", fail)
+            patch.setattr(intake._run.arrivals, "note", fail)
         else:
             patch.setattr(durable, step, fail)
         with pytest.raises(OSError, match="Input/output"):
@@ -197,6 +197,8 @@ def test_a_sick_disk_ends_no_receiver_and_leaks_no_run_directory(spool: Spool, m
         patch.setattr(spool.ledger, "register", fail)
         for _ in range(3):
             intake.tend()
+            with pytest.raises(OSError, match="closed"):
+                intake.begin(1, 1)
     assert runs(spool) == before
     assert intake.space_left()
     intake.stop(cut=False)

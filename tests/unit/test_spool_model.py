@@ -45,7 +45,7 @@ def dying_at(step: int) -> Iterator[None]:
     real = durable.sync_directory
     left = [step]
 
-    def sync_directory(path: Path) -> None:
+    def sync_directory(path: Path | str) -> None:
         left[0] -= 1
         if left[0] == 0:
             raise Killed

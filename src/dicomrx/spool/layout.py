@@ -32,7 +32,7 @@ ATTEMPTS: Final = "attempts.jsonl"
 _IN_HAND: Final = "in-hand"
 _FOLDERS: Final = ("receiving", "incoming", "studies", "outbox", "sent", "failed", "quarantine")
 _NOT_OURS_BUT_HARMLESS: Final = frozenset({"incoming", "lost+found"})
-_HIDDEN_FOLDERS: Final = ("tmp", "locks", "clock", "arrivals", "associations", "evidence", "strikes", "sending")
+_HIDDEN_FOLDERS: Final = ("tmp", "locks", "clock", "arrivals", "associations", "evidence", "strikes", "sending", "refused")
 
 
 class Spool:
@@ -205,7 +205,8 @@ class Spool:
 
     def free_bytes(self) -> int:
         """Room left on the spool's file system for this user."""
-        return shutil.disk_usage(self.root).free
+        disk = os.statvfs(self.root)
+        return disk.f_bavail * disk.f_frsize
 
     def total_bytes(self) -> int:
         """Size of the spool's file system."""

@@ -30,8 +30,23 @@ class Fate(StrEnum):
     REQUEUED = "requeued"
 
 
+class RunLedger:
+    """The arrivals of one run, open for writing; a line is written by one call, so many processes can share it."""
+
+    def __init__(self, path: Path) -> None:
+        self._fd = _open(path)
+
+    def note(self, arrival: Arrival, fate: Fate) -> None:
+        """Write down what became of an arrival."""
+        write_all(self._fd, f"\n{arrival.association}-{arrival.number} {fate}".encode())
+
+    def close(self) -> None:
+        """Once only."""
+        os.close(self._fd)
+
+
 class Ledger:
-    """Append-only files, one a run: a line is written by one call, so many processes can share them.
+    """Append-only files, one a run.
 
     A line begins with its newline: one that a full disk cut short spoils none after it.
     """
@@ -45,13 +60,19 @@ class Ledger:
         append(self._arrivals / run, b"")
         sync_directory(self._arrivals)
 
+    def open_run(self, run: str) -> RunLedger:
+        """Make a run known and keep its file open, to be closed by the caller."""
+        self.register(run)
+        return RunLedger(self._arrivals / run)
+
     def knows(self, run: str) -> bool:
         """True for a run of this spool."""
         return (self._arrivals / run).exists()
 
     def note(self, arrival: Arrival, fate: Fate) -> None:
         """Write down what became of an arrival."""
-        append(self._arrivals / arrival.run, f"\n{arrival.association}-{arrival.number} {fate}".encode())
+        with contextlib.closing(RunLedger(self._arrivals / arrival.run)) as ledger:
+            ledger.note(arrival, fate)
 
     def note_association(self, run: str, facts: Mapping[str, object]) -> None:
         """Write down an association: AE titles, peer, how it ended; nothing of a patient."""
@@ -108,8 +129,12 @@ class Ledger:
 
 def append(path: Path, line: bytes) -> None:
     """Add a line by one call, making the file where it is missing; a line begins with its newline."""
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o660)
+    fd = _open(path)
     try:
         write_all(fd, line)
     finally:
         os.close(fd)
+
+
+def _open(path: Path) -> int:
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o660)
