@@ -39,8 +39,7 @@ class Scenario:
     place: str
 
     def images(self, peer: Peer) -> int:
-        slow = peer.slow or (peer.held_up and self.sender != IDEAL)
-        return (self.load.few if slow else self.load.count) // self.associations * self.associations
+        return (self.load.few if peer.slow else self.load.count) // self.associations * self.associations
 
 
 class Figures(NamedTuple):

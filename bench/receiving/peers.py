@@ -33,8 +33,7 @@ class Peer:
     received: str = "*"
     places: tuple[str, ...] = (MEMORY,)
     environment: dict[str, str] = field(default_factory=dict)
-    slow: bool = False  # takes some 100 images a second
-    held_up: bool = False  # the same with a sender that delays its acknowledgements
+    slow: bool = False  # takes some 100 images a second, or waits for delayed acknowledgements
     one_at_a_time: bool = False
     why_not: str = ""
 
@@ -79,7 +78,7 @@ PEERS = {
     for peer in (
         *map(_dicomrx, ENGINES),
         Peer("pynetdicom-app", "python -m pynetdicom storescp", _pynetdicom, slow=True),
-        Peer("dcmtk-default", "DCMTK storescp", _storescp(), "storescp", held_up=True, one_at_a_time=True),
+        Peer("dcmtk-default", "DCMTK storescp", _storescp(), "storescp", slow=True, one_at_a_time=True),
         Peer("dcmtk-normal", "DCMTK storescp, normal", _storescp("--fork", "-pdu", "131072"), "storescp", environment=_NO_DELAY),
         Peer(BEST, "DCMTK storescp, best", _storescp("--fork", "+B", "-pdu", "131072"), "storescp", environment=_NO_DELAY),
         Peer("orthanc", "Orthanc", _orthanc(), "Orthanc", "*/*/*", (MEMORY, DISK), slow=True),
