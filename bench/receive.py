@@ -66,8 +66,8 @@ def enter_namespace():
 def scenarios(chosen):
     """What to run, and by which receivers."""
     for sender, load, place, numbers, names in _PLAN:
-        if sender in (chosen.senders or [sender]) and load in (chosen.loads or [load]) and place in (chosen.places or [place]):
-            peers = [PEERS[name] for name in names if name in (chosen.receivers or names)]
+        peers = [PEERS[name] for name in names if name in (chosen.receivers or names)]
+        if peers and sender in (chosen.senders or [sender]) and load in (chosen.loads or [load]) and place in (chosen.places or [place]):
             for number in chosen.associations or numbers:
                 if not (chosen.quick and (load == "large" or number > _QUICK_ASSOCIATIONS)):
                     yield Scenario(sender, LOADS[load], min(number, LOADS[load].count), place), peers
@@ -137,6 +137,7 @@ def main():
                 measure_idle([PEERS[name] for name in _IDEAL_PEERS if name in (chosen.receivers or _IDEAL_PEERS)], memory / "idle")
             )
             result.write(chosen.out)
+        result.judge()
     return int(result.failed())
 
 

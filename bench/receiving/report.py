@@ -9,13 +9,13 @@ import subprocess
 import time
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
-from pathlib import Path
 
-from receiving import plot
+from receiving import gates, plot
 from receiving.cells import IDLE_ASSOCIATIONS, Figures, Scenario
 from receiving.peers import BARE, BEST, MEMORY, Peer
 
 _COLUMNS = ("receiver", "images/s", "least-most", "MB/s", "CPU s / 1,000", "peak MB", "identical", "rate", "CPU")
+_REASONS = ("FAILED: ", "skipped: ")
 
 
 @dataclass
@@ -50,20 +50,14 @@ def title(scenario):
 
 def cells(row, against):
     if not row.counts:
-        return [row.peer.title, f"FAILED: {row.failed}" if row.failed else f"skipped: {row.skipped}", *[""] * (len(_COLUMNS) - 2)]
+        return [row.peer.title, _REASONS[0] + row.failed if row.failed else _REASONS[1] + row.skipped, *[""] * (len(_COLUMNS) - 2)]
     it = row.median
     rates = [run.images_per_s for run in row.runs]
     ratios = ["", ""] if against is None else [f"{it.images_per_s / against.images_per_s:.2f}x", f"{_cpu(it) / _cpu(against):.2f}x"]
     peak = "" if it.peak_mb is None else f"{it.peak_mb:.0f}"
-    spread = f"{min(rates):.3g}-{max(rates):.3g}"
-    figures = [
-        f"{it.images_per_s:.4g}",
-        spread,
-        f"{it.mb_per_s:.0f}",
-        _short(it.cpu_s_per_1000),
-        peak,
-        f"{it.identical:.0f} of {it.images:.0f}",
-    ]
+    spread = f"{_short(min(rates))}-{_short(max(rates))}"
+    identical = f"{it.identical:.0f} of {it.images:.0f}"
+    figures = [_short(it.images_per_s), spread, _short(it.mb_per_s), _short(it.cpu_s_per_1000), peak, identical]
     return [row.peer.title, *figures, *ratios]
 
 
@@ -109,47 +103,46 @@ class Report:
 
     def add(self, rows):
         self._groups.append(rows)
-        lines = [_COLUMNS, *(cells(row, reference(rows)) for row in rows)]
-        widths = [max(len(line[column]) for line in lines if len(line[2]) or not column) for column in range(len(_COLUMNS))]
-        print(f"\n{title(rows[0].scenario)}")
-        for line in lines:
-            print("  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip(), flush=True)
+        _print(title(rows[0].scenario), [_COLUMNS, *(cells(row, reference(rows)) for row in rows)])
 
     def add_idle(self, told):
         self._idle = told
-        print(f"\n{IDLE_ASSOCIATIONS} idle associations, percent of a core")
-        for name, value in told.items():
-            print(f"{name}: {_percent(value)}", flush=True)
+        _print(f"{IDLE_ASSOCIATIONS} idle associations", self._idle_lines())
+
+    def judge(self):
+        """Tell which gates are met."""
+        _print(f"What {gates.OURS} has to reach", self._gate_lines())
 
     def failed(self):
         """True where a receiver lost or refused an image."""
-        return any(row.failed for rows in self._groups for row in rows)
+        return any(row.failed for row in self._rows())
 
     def write(self, folder):
         """receive.json, receive.md and receive.svg."""
         folder.mkdir(parents=True, exist_ok=True)
-        flat = [self._flat(row) for rows in self._groups for row in rows]
-        whole = {"version": 1, "machine": self._facts, "rows": flat, "idle": self._idle}
-        Path(folder / "receive.json").write_text(json.dumps(whole, indent=1) + "\n")
-        Path(folder / "receive.md").write_text(self._markdown())
+        whole = {"version": 1, "machine": self._facts, "rows": [_flat(row) for row in self._rows()], "idle": self._idle}
+        (folder / "receive.json").write_text(json.dumps(whole, indent=1) + "\n")
+        (folder / "receive.md").write_text(self._markdown())
         bars = [
             (title(rows[0].scenario), [(row.peer.title, row.median.images_per_s) for row in rows if row.counts]) for rows in self._groups
         ]
-        Path(folder / "receive.svg").write_text(plot.svg(bars))
+        (folder / "receive.svg").write_text(plot.svg(bars))
 
-    @staticmethod
-    def _flat(row):
-        scenario = {**asdict(row.scenario), "load": row.scenario.load.name}
-        figures = {"median": row.median._asdict(), "runs": [run._asdict() for run in row.runs]} if row.counts else {}
-        return {**scenario, "receiver": row.peer.name, "skipped": row.skipped, "failed": row.failed, **figures}
+    def _rows(self):
+        return [row for rows in self._groups for row in rows]
+
+    def _idle_lines(self):
+        return [("receiver", "percent of a core"), *((name, _percent(value)) for name, value in self._idle.items())]
+
+    def _gate_lines(self):
+        return [gates.COLUMNS, *gates.judged(self._rows(), self._idle)]
 
     def _markdown(self):
         facts = "\n".join(f"- {name}: {value}" for name, value in self._facts.items())
-        tables = "\n".join(f"## {title(rows[0].scenario)}\n\n{_table(rows)}" for rows in self._groups)
-        idle = "\n".join(
-            ["| receiver | percent of a core |", "|---|---|", *(f"| {name} | {_percent(value)} |" for name, value in self._idle.items())]
-        )
-        return f"{_INTRODUCTION}\n{facts}\n\n{tables}\n## {IDLE_ASSOCIATIONS} idle associations\n\n{idle}\n"
+        groups = [(title(rows[0].scenario), [_COLUMNS, *(cells(row, reference(rows)) for row in rows)]) for rows in self._groups]
+        groups += [(f"{IDLE_ASSOCIATIONS} idle associations", self._idle_lines()), (f"What {gates.OURS} has to reach", self._gate_lines())]
+        tables = "\n".join(f"## {head}\n\n{_table(lines)}" for head, lines in groups)
+        return f"{_INTRODUCTION}\n{facts}\n\n{tables}"
 
 
 _INTRODUCTION = """# Receiving, side by side
@@ -164,9 +157,22 @@ bare loop (write, fsync, link, fsync of the directory). A receiver that loses an
 """
 
 
-def _table(rows):
-    lines = [_COLUMNS, ["---"] * len(_COLUMNS), *(cells(row, reference(rows)) for row in rows)]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+def _flat(row):
+    scenario = {**asdict(row.scenario), "load": row.scenario.load.name}
+    figures = {"median": row.median._asdict(), "runs": [run._asdict() for run in row.runs]} if row.counts else {}
+    return {**scenario, "receiver": row.peer.name, "skipped": row.skipped, "failed": row.failed, **figures}
+
+
+def _table(lines):
+    head, *rest = lines
+    return "".join(f"| {' | '.join(line)} |\n" for line in (head, ["---"] * len(head), *rest))
+
+
+def _print(head, lines):
+    widths = [max(len(line[column]) for line in lines if not line[1].startswith(_REASONS) or not column) for column in range(len(lines[0]))]
+    print(f"\n{head}")
+    for line in lines:
+        print("  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip(), flush=True)
 
 
 def _percent(value):
