@@ -15,7 +15,7 @@ import tempfile
 from pathlib import Path
 
 from receiving import report
-from receiving.cells import IDEAL, STOCK, Failed, Scenario, idle, run
+from receiving.cells import IDEAL, IDLE_ASSOCIATIONS, STOCK, Failed, Scenario, idle, run
 from receiving.loads import LOADS, build
 from receiving.peers import BARE, BEST, DISK, MEMORY, PEERS, ours
 
@@ -76,12 +76,10 @@ def scenarios(chosen):
 def why_not(peer, scenario):
     if scenario.sender in STOCK and shutil.which(scenario.sender) is None:
         return f"{scenario.sender} is not on this machine"
-    if peer.one_at_a_time and scenario.associations > 1:
-        return "it serves one association at a time"
-    return peer.missing()
+    return peer.missing(scenario.associations)
 
 
-def measure(scenario, peers, repeats, sources, root):
+def measure(scenario, peers, repeats, sources, folder):
     """A row for each receiver; the repetitions are interleaved, so that a slow minute of the machine is everyone's."""
     rows = {peer.name: report.Row(scenario, peer, skipped=why_not(peer, scenario)) for peer in peers}
     for _ in range(repeats):
@@ -90,19 +88,19 @@ def measure(scenario, peers, repeats, sources, root):
             if row.skipped or row.failed:
                 continue
             try:
-                row.runs.append(run(peer, scenario, sources, root))
+                row.runs.append(run(peer, scenario, sources, folder))
             except Failed as error:
                 row.failed = str(error)
     return list(rows.values())
 
 
-def measure_idle(peers, root):
+def measure_idle(peers, folder):
     told = {}
     for peer in peers:
-        told[peer.title] = peer.missing() or ("it serves one association at a time" if peer.one_at_a_time else "")
+        told[peer.title] = peer.missing(IDLE_ASSOCIATIONS)
         if not told[peer.title]:
             try:
-                told[peer.title] = idle(peer, root, MEMORY)
+                told[peer.title] = idle(peer, folder)
             except Failed as error:
                 told[peer.title] = str(error)
     return told
@@ -119,6 +117,7 @@ def main():
     chosen = arguments()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # clean up
     if _MTU not in os.environ:
+        os.environ["PATH"] += ":/usr/sbin:/sbin"  # where Orthanc and ip are
         enter_namespace()
     repeats = 1 if chosen.quick else chosen.repeats
     with contextlib.ExitStack() as stack:
@@ -129,13 +128,10 @@ def main():
         for scenario, peers in scenarios(chosen):
             if scenario.load.name not in sources:
                 sources[scenario.load.name] = build(scenario.load, memory / scenario.load.name)
-            root = (disk if scenario.place == DISK else memory) / "run"
-            rows = measure(scenario, peers, repeats, sources[scenario.load.name], root)
-            result.add(rows)
+            folder = disk if scenario.place == DISK else memory
+            result.add(measure(scenario, peers, repeats, sources[scenario.load.name], folder))
         if not chosen.quick:
-            result.add_idle(
-                measure_idle([PEERS[name] for name in _IDEAL_PEERS if name in (chosen.receivers or _IDEAL_PEERS)], memory / "idle")
-            )
+            result.add_idle(measure_idle([PEERS[name] for name in _IDEAL_PEERS if name in (chosen.receivers or _IDEAL_PEERS)], memory))
             result.write(chosen.out)
         result.judge()
     return int(result.failed())

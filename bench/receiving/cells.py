@@ -3,9 +3,9 @@
 import contextlib
 import json
 import mmap
-import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from typing import NamedTuple
 from dicomrx.network.filemeta import read_meta
 from receiving import tree
 from receiving.loads import Load
-from receiving.peers import BARE, Peer, running
+from receiving.peers import BARE, MEMORY, Peer, running
 
 IDEAL = "near-ideal"
 STOCK = {"storescu": ["storescu", "-aec", "DICOMRCV"], "dcmsend": ["dcmsend", "-aec", "DICOMRCV"]}
@@ -53,21 +53,31 @@ class Figures(NamedTuple):
     images: int
 
 
-def run(peer: Peer, scenario: Scenario, sources: Sequence[Path], root: Path) -> Figures:
-    """One run from start to stop in a folder of its own, which is gone afterwards; raises Failed."""
+def run(peer: Peer, scenario: Scenario, sources: Sequence[Path], folder: Path) -> Figures:
+    """One run from start to stop, in a folder of its own below `folder`; raises Failed."""
     images = list(sources[: scenario.images(peer)])
-    root.mkdir()
-    try:
-        measure = _bare if peer.name == BARE else _received
+    measure = _bare if peer.name == BARE else _received
+    with _failing(), _own_folder(folder) as root:
         seconds, cpu_s, peak = measure(peer, scenario, images, root / "spool")
         identical = _arrived(peer, root / "spool", images)
-    except (OSError, RuntimeError, subprocess.SubprocessError) as error:
-        raise Failed(str(error)) from error
-    finally:
-        shutil.rmtree(root)
     megabytes = sum(path.stat().st_size for path in images) / 1e6
     per_1000 = cpu_s * 1000 / len(images)
     return Figures(len(images) / seconds, megabytes / seconds, per_1000, peak, identical, len(images))
+
+
+@contextlib.contextmanager
+def _failing():
+    try:
+        yield
+    except (OSError, RuntimeError, subprocess.SubprocessError) as error:
+        raise Failed(str(error)) from error
+
+
+@contextlib.contextmanager
+def _own_folder(folder):
+    """Gone afterwards, or with `folder`: a killed receiver's children may still write for a moment."""
+    with tempfile.TemporaryDirectory(dir=folder, ignore_cleanup_errors=True) as root:
+        yield Path(root)
 
 
 def _received(peer, scenario, images, folder):
@@ -166,21 +176,15 @@ def _same(one, one_offset, other, other_offset):
         return tails[0] == tails[1]
 
 
-def idle(peer: Peer, root: Path, place: str) -> float:
+def idle(peer: Peer, folder: Path) -> float:
     """Percent of one core that the receiver takes while so many associations are open and silent; raises Failed."""
-    root.mkdir()
-    try:
-        with contextlib.ExitStack() as stack:
-            port, pid = stack.enter_context(running(peer, root / "spool", place))
-            command = [sys.executable, str(_HERE / "sender.py"), str(port)]
-            for process in [_process(stack, command) for _ in range(IDLE_ASSOCIATIONS)]:
-                if process.stdout.readline() != "ready\n":
-                    raise Failed(f"it does not hold {IDLE_ASSOCIATIONS} associations")
-            time.sleep(1)
-            before, began = tree.cpu_s(pid), time.monotonic()
-            time.sleep(IDLE_S)
-            return (tree.cpu_s(pid) - before) / (time.monotonic() - began) * 100
-    except (OSError, RuntimeError, subprocess.SubprocessError) as error:
-        raise Failed(str(error)) from error
-    finally:
-        shutil.rmtree(root)
+    with _failing(), _own_folder(folder) as root, contextlib.ExitStack() as stack:
+        port, pid = stack.enter_context(running(peer, root / "spool", MEMORY))
+        command = [sys.executable, str(_HERE / "sender.py"), str(port)]
+        for process in [_process(stack, command) for _ in range(IDLE_ASSOCIATIONS)]:
+            if process.stdout.readline() != "ready\n":
+                raise Failed(f"it does not hold {IDLE_ASSOCIATIONS} associations")
+        time.sleep(1)
+        before, began = tree.cpu_s(pid), time.monotonic()
+        time.sleep(IDLE_S)
+        return (tree.cpu_s(pid) - before) / (time.monotonic() - began) * 100

@@ -34,11 +34,13 @@ class Peer:
     places: tuple[str, ...] = (MEMORY,)
     environment: dict[str, str] = field(default_factory=dict)
     slow: bool = False  # takes some 100 images a second, or waits for delayed acknowledgements
-    one_at_a_time: bool = False
+    most: int = 64  # associations at a time
     why_not: str = ""
 
-    def missing(self):
-        """Why it cannot run here, or nothing."""
+    def missing(self, associations):
+        """Why it cannot take part here, or nothing."""
+        if associations > self.most:
+            return f"it takes {self.most} at a time"
         return self.why_not or ("" if shutil.which(self.program) else f"{self.program} is not on this machine")
 
 
@@ -77,8 +79,8 @@ PEERS = {
     peer.name: peer
     for peer in (
         *map(_dicomrx, ENGINES),
-        Peer("pynetdicom-app", "python -m pynetdicom storescp", _pynetdicom, slow=True),
-        Peer("dcmtk-default", "DCMTK storescp", _storescp(), "storescp", slow=True, one_at_a_time=True),
+        Peer("pynetdicom-app", "python -m pynetdicom storescp", _pynetdicom, slow=True, most=10),
+        Peer("dcmtk-default", "DCMTK storescp", _storescp(), "storescp", slow=True, most=1),
         Peer("dcmtk-normal", "DCMTK storescp, normal", _storescp("--fork", "-pdu", "131072"), "storescp", environment=_NO_DELAY),
         Peer(BEST, "DCMTK storescp, best", _storescp("--fork", "+B", "-pdu", "131072"), "storescp", environment=_NO_DELAY),
         Peer("orthanc", "Orthanc", _orthanc(), "Orthanc", "*/*/*", (MEMORY, DISK), slow=True),

@@ -138,7 +138,8 @@ def _orthanc_running(port: int, work: Path) -> Iterator[str]:
     }
     file = work / "orthanc.json"
     file.write_text(json.dumps(settings))
-    process = subprocess.Popen(["Orthanc", str(file)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    environment = {**os.environ, "PATH": f"{os.environ['PATH']}:/usr/sbin"}
+    process = subprocess.Popen(["Orthanc", str(file)], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         wait_until(lambda: _answers(f"http://127.0.0.1:{http}/system"), 30)
         yield f"http://127.0.0.1:{http}"
