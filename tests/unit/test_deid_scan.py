@@ -82,6 +82,13 @@ def test_a_short_name_is_found_in_either_order() -> None:
     assert {text: sought.found_in(text) for text in texts} == texts
 
 
+def test_a_uid_that_a_device_made_under_the_standards_root_is_a_needle_and_one_of_the_standard_is_none() -> None:
+    uid = "1.2.840.10008.19470923.778899"
+    sought = needles(instance_of({tag_of("FrameOfReferenceUID"): ("UI", b"1.2.840.10008.1.4.1.1"), 0x0020000D: ("UI", uid.encode())}))
+    assert sought.found_in(uid)
+    assert not sought.found_in("1.2.840.10008.1.4.1.1")
+
+
 def test_what_was_a_dummy_before_is_no_needle() -> None:
     original = instance_of({tag_of("PatientName"): ("PN", b"ANON"), tag_of("PatientBirthDate"): ("DA", b"19000101")})
     assert not needles(original).found_in("ANON 19000101")

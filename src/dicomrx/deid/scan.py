@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Final, NamedTuple
 
+from pydicom._uid_dict import UID_dictionary
 from pydicom.datadict import keyword_for_tag, tag_for_keyword
 from pydicom.dataset import Dataset
 from pydicom.tag import BaseTag
@@ -253,5 +254,5 @@ class _Gathered:
 
 
 def _names_instance(uid: str) -> bool:
-    standard = uid.startswith((extra_rules.STANDARD_ROOT.decode(), extra_rules.TERMINOLOGY_ROOT.decode()))
-    return len(uid) >= ID_CHARACTERS and not standard
+    public = uid in UID_dictionary or uid.startswith(tuple(root.decode() for root in extra_rules.TERMINOLOGY_ROOTS))
+    return len(uid) >= ID_CHARACTERS and not public
