@@ -84,6 +84,13 @@ def test_a_short_value_is_found_where_it_is_the_whole_value(text: str) -> None:
     assert found(text, "SequenceName", "SH") == ["SequenceName"]
 
 
+def test_a_name_is_found_without_its_accents_too() -> None:
+    name = "Müller-Łukasz^Zoë".encode()
+    sought = needles(instance_of({tag_of("SpecificCharacterSet"): ("CS", b"ISO_IR 192"), tag_of("PatientName"): ("PN", name)}))
+    assert all(map(sought.found_in, ("Müller", "MUELLER", "muller", "Lukasz")))
+    assert not sought.found_in("Miller")
+
+
 def test_a_short_name_is_found_in_either_order() -> None:
     sought = needles(instance_of({tag_of("PatientName"): ("PN", b"Li^Na"), tag_of("StudyID"): ("SH", b"12")}))
     texts = {"Li Na": True, "NA, LI": True, "lina": True, "Li in water": False, "12": False}

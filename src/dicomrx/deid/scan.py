@@ -245,7 +245,9 @@ class _Gathered:
     def _name(self, text: str) -> None:
         for person in text.replace("=", "\\").split("\\"):
             words = [word for word in spellings.WORD.findall(person) if word.isalpha()]
-            self._take(word for word in words if len(word) >= NAME_LETTERS)
+            long = [word for word in words if len(word) >= NAME_LETTERS]
+            self._take(iter(long))
+            self._values.update(*map(spellings.of_word, long))
             self._whole |= {name for name in spellings.of_name(words) if len(name) > 1}
 
     def _date(self, tag: BaseTag, text: str) -> None:

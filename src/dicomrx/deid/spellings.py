@@ -1,6 +1,7 @@
 """How one value is written by different people: dates, names, and what stands alone in a text."""
 
 import re
+import unicodedata
 from functools import lru_cache
 from typing import Final
 
@@ -12,6 +13,7 @@ _MONTHS: Final = (
     "january", "february", "march", "april", "may", "june", "july", "august", "september", "october", "november", "december",
 )  # fmt: skip
 _NUMBER_OR_UID: Final = re.compile(r"[\d.]+")
+_PLAIN: Final = str.maketrans({"ä": "ae", "ö": "oe", "ü": "ue", "å": "aa", "æ": "ae", "ø": "oe", "œ": "oe", "ł": "l", "đ": "d"})
 _PIECE: Final = re.compile(r"\d+|[^\W\d_]+")
 
 
@@ -37,6 +39,12 @@ def of_id(value: str) -> set[str]:
     pieces = _PIECE.findall(value)
     numbers = {piece for piece in pieces if piece.isdecimal()}
     return {value, *(s.join(pieces) for s in ("", *" -_./")), *numbers, *(number.lstrip("0") for number in numbers)}
+
+
+def of_word(word: str) -> set[str]:
+    """A part of a name, folded, also as a keyboard without its letters writes it."""
+    bare = "".join(letter for letter in unicodedata.normalize("NFKD", word) if not unicodedata.combining(letter))
+    return {word, word.translate(_PLAIN), bare.translate(_PLAIN)}
 
 
 def of_name(words: list[str]) -> set[str]:
