@@ -145,6 +145,7 @@ def test_comments_inside_compressed_pixels_are_searched_and_pixels_are_not() -> 
     comment = b"\xff\xd8\xff\xfe\x00\x12by Quixano today"
     jpeg = comment + b"\xff\xda\x00\x02Alonso"
     assert list(comment_segments(item(b"") + item(jpeg))) == [("by Quixano today",)]
+    assert list(comment_segments(item(b"") + item(jpeg[:9]) + item(jpeg[9:]) + item(jpeg))) == [("by Quixano today",)] * 2
     fragments = b"\xe0\x7f\x10\x00OB\0\0\xff\xff\xff\xff" + item(b"") + item(jpeg) + b"\xfe\xff\xdd\xe0" + bytes(4)
     file = file_of(joined(needed()) + fragments, "1.2.840.10008.1.2.4.50")
     assert survivors(needles(instance_of(ORIGINAL)), without_uids(read(io.BytesIO(file)))) == ["PixelData"]
