@@ -5,6 +5,7 @@ from typing import Final
 from pydicom.dataset import Dataset
 from pydicom.tag import BaseTag
 
+from dicomrx.deid import subject
 from dicomrx.deid.profile import Profile
 from dicomrx.deid.reading import element_at, raw_text
 from dicomrx.deid.rules import Rule
@@ -26,9 +27,9 @@ def is_creator(tag: int) -> bool:
 
 
 def rule_in(holder: Dataset, tag: int, wire_vr: str | None, profile: Profile) -> Rule:
-    """The profile's rule for an element of a data set or item; a private one goes by its creator there."""
+    """The profile's rule for an element of a data set or item; a private one goes by its creator there, a content item by its concept."""
     where = creator_tag(tag)
-    return profile.rule(tag, wire_vr, None if where is None else _creator(holder, where))
+    return subject.hidden(profile.rule(tag, wire_vr, None if where is None else _creator(holder, where)), holder, tag)
 
 
 def _creator(holder: Dataset, tag: int) -> str | None:

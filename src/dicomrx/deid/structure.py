@@ -93,7 +93,7 @@ class _Walk:
     def _element(self, seen: set[int], limit: int, implicit: bool, depth: int) -> int:  # noqa: FBT001 - as in the standard
         tag, vr, length = self._header(limit, implicit)
         if tag in seen:
-            self._unreadable(f"{text_of(tag)} stands twice in one data set")
+            self._unreadable(f"{_shown(tag)} stands twice in one data set")
         seen.add(tag)
         self._elements += 1
         if self._elements > MAX_ELEMENTS:
@@ -111,26 +111,26 @@ class _Walk:
         group, element = self._tag.unpack(head[:4])
         tag = group << 16 | element
         if group == 0xFFFE:  # noqa: PLR2004 - the group of items and delimiters
-            self._unreadable(f"{text_of(tag)} where an element should begin")
+            self._unreadable(f"{_shown(tag)} where an element should begin")
         if implicit:
             return tag, _known_vr(tag), self._long.unpack(head[4:])[0]
         vr = head[4:6]
         if vr in _SHORT:
             return tag, vr, self._short.unpack(head[6:])[0]
         if vr not in _LONG:
-            self._unreadable(f"{text_of(tag)} has no VR of the standard")
+            self._unreadable(f"{_shown(tag)} has no VR of the standard")
         return tag, vr, self._long.unpack(self._take(4, limit))[0]
 
     def _undefined(self, tag: int, vr: bytes, limit: int, implicit: bool, depth: int) -> None:  # noqa: FBT001
         if vr in _FRAGMENTED and tag == _PIXEL_DATA:
             if not self._encoding.encapsulated:
-                self._unreadable(f"{text_of(tag)} has no length in a transfer syntax that wants one")
+                self._unreadable(f"{_shown(tag)} has no length in a transfer syntax that wants one")
             self._fragments(tag, limit)
         elif vr in {b"SQ", b"UN", b""}:
             # UN without a length is a sequence of implicit VR, in every transfer syntax (PS3.5 6.2.2).
             self._items(tag, limit, implicit, depth, delimited=True)
         else:
-            self._unreadable(f"{text_of(tag)} has no length, and is no sequence")
+            self._unreadable(f"{_shown(tag)} has no length, and is no sequence")
 
     def _items(self, tag: int, limit: int, implicit: bool, depth: int, *, delimited: bool) -> None:  # noqa: FBT001
         if depth >= MAX_DEPTH:
@@ -140,7 +140,7 @@ class _Walk:
             if found == _SEQUENCE_END and delimited:
                 return
             if found != _ITEM:
-                self._unreadable(f"{text_of(tag)} holds {text_of(found)} where an item should begin")
+                self._unreadable(f"{_shown(tag)} holds something else where an item should begin")
             if length == _UNDEFINED:
                 self._item(limit, implicit, depth, delimited=True)
             else:
@@ -176,7 +176,7 @@ class _Walk:
             if found == _SEQUENCE_END:
                 return
             if found != _ITEM or length == _UNDEFINED:
-                self._unreadable(f"{text_of(tag)} holds {text_of(found)} where a fragment should begin")
+                self._unreadable(f"{_shown(tag)} holds something else where a fragment should begin")
             self._stream.seek(self._within(tag, length, limit))
 
     def _item_header(self, limit: int) -> tuple[int, int]:
@@ -192,12 +192,17 @@ class _Walk:
     def _within(self, tag: int, length: int, limit: int) -> int:
         end = self._stream.tell() + length
         if end > limit:
-            raise Reject("truncated", f"{text_of(tag)} is longer than what holds it")
+            raise Reject("truncated", f"{_shown(tag)} is longer than what holds it")
         return end
 
     @staticmethod
     def _unreadable(detail: str) -> NoReturn:
         raise Reject("unreadable", detail)
+
+
+def _shown(tag: int) -> str:
+    """A tag for a message; one of no attribute may be bytes of a value, read out of step, and those are nobody's business."""
+    return text_of(tag) if tag >> 16 == 0xFFFE or dictionary_has_tag(BaseTag(tag)) else "an unknown element"  # noqa: PLR2004
 
 
 def _known_vr(tag: int) -> bytes:
