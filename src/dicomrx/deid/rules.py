@@ -76,6 +76,7 @@ def named_rules() -> Mapping[int, tuple[str, Action, str]]:
         (extra_rules.TERMINOLOGY_UIDS, "U", actions.terminology_uid),
         (extra_rules.BULK, "K", actions.keep_bulk),
         (extra_rules.CHARSET, "K", actions.keep_charset),
+        (extra_rules.IDENTIFYING, "X", actions.remove),
     )
     return {
         _tag(keyword): (code, action, reason) for rules, code, action in kinds for reason, keywords in rules.items() for keyword in keywords
