@@ -144,7 +144,7 @@ def _extra_rule(tag: int, vr: str) -> Rule:
     single = _single(vr)
     if tag in named_rules():
         code, action, reason = named_rules()[tag]
-        return Rule(code, single, action, reason)
+        return gone(reason) if code == "X" else Rule(code, single, action, reason)
     code, reason = extra_rules.BY_VR.get(single, ("X", "a VR that no rule knows"))
     if code == "X":
         return gone(reason)
