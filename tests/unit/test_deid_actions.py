@@ -140,6 +140,7 @@ def test_what_physics_needs_stays_as_it_is(keyword: str, value: bytes) -> None:
         ("RedPaletteColorLookupTableData", b"Quixano Alonso", None),
         ("PointCoordinatesData", b"Quixano Alonso, Hidalgo.", None),
         ("RetrieveURL", b"https://quixano.example", b"urn:anon"),
+        ("OtherStudyNumbers", b"778899", None),
     ],
 )
 def test_what_is_not_what_its_vr_says_does_not_stay(keyword: str, value: bytes, left: bytes | None) -> None:

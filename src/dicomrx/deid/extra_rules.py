@@ -180,6 +180,9 @@ BULK: Final[Mapping[str, tuple[str, ...]]] = {
     "colours of a mesh": ("RecommendedDisplayCIELabValueList",),
 }
 
+# Numbers that are somebody's, though their VR is that of a measure.
+IDENTIFYING: Final[Mapping[str, tuple[str, ...]]] = {"the numbers of the patient's other studies": ("OtherStudyNumbers",)}
+
 CHARSET: Final[Mapping[str, tuple[str, ...]]] = {"the character set, of which every term must be known": ("SpecificCharacterSet",)}
 
 # Without these the pixels cannot be read: an image whose own are malformed is refused, not made unreadable.
