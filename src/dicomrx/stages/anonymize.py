@@ -5,11 +5,9 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from hashlib import file_digest, sha256
+from hashlib import sha256
 from pathlib import Path
 from typing import BinaryIO, Final
-
-from pydicom import Dataset
 
 from dicomrx import deid
 from dicomrx.errors import ConfigError, Reject
@@ -133,7 +131,7 @@ class Anonymize:
         output = self._deidentified(arrival, instance, patient, profile)
         part = self._spool.new_path()
         try:
-            made, pixels = _write(part, output, instance, file)
+            made = _write(part, output)
             original = Original(
                 study=names.study,
                 series=names.series,
@@ -143,7 +141,7 @@ class Anonymize:
                 output_sha256=made,
                 dataset_sha256=_dataset_digest(file, instance),
                 transfer_syntax=instance.transfer_syntax,
-                pixels=pixels,
+                pixels=deid.shared_pixels(instance, output),
             )
             with Study.locked(self._spool, names.study) as study:
                 fate = self._decide(study, original, file)
@@ -156,7 +154,7 @@ class Anonymize:
         finally:
             part.unlink(missing_ok=True)
 
-    def _deidentified(self, arrival: Arrival, instance: deid.Instance, patient: Patient, profile: deid.Profile) -> Dataset:
+    def _deidentified(self, arrival: Arrival, instance: deid.Instance, patient: Patient, profile: deid.Profile) -> deid.Output:
         context = deid.Context(patient.pseudonym, self._state.uid_key, date_shift=self._state.date_shift(patient))
         output = deid.deidentify(instance, context, profile)
         found = deid.look_again(instance, output, patient.pseudonym, profile)
@@ -199,15 +197,18 @@ def who_of(instance: deid.Instance, issuers: Mapping[str, str], placeholders: Pl
     )
 
 
-def _write(part: Path, output: Dataset, instance: deid.Instance, file: BinaryIO) -> tuple[str, range]:
-    """Write the output, fsynced; returns its SHA-256, and the part of the input, its pixels, that it has too."""
-    fd = os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o660)
-    with os.fdopen(fd, "r+b") as out:
-        deid.write(output, out)
-        out.flush()
-        durable.sync(out.fileno())
-        out.seek(0)
-        return file_digest(out, "sha256").hexdigest(), deid.shared_pixels(instance, file, out)
+def _write(part: Path, output: deid.Output) -> str:
+    """Write the output, fsynced; returns its SHA-256."""
+    digest = sha256()
+    fd = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o660)
+    try:
+        for piece in deid.pieces(output):
+            digest.update(piece)
+            durable.write_all(fd, piece)
+        durable.sync(fd)
+    finally:
+        os.close(fd)
+    return digest.hexdigest()
 
 
 def _dataset_digest(file: BinaryIO, instance: deid.Instance) -> str:
