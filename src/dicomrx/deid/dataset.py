@@ -43,9 +43,9 @@ Value = bytes | Bulk
 
 
 class Element(NamedTuple):
-    """A value, or the items of a sequence; `vr` is that on the wire, None in implicit VR.
+    """A value, and the items that it holds in a sequence; `vr` is that on the wire, None in implicit VR.
 
-    `undefined`: encapsulated pixel data, whose value are fragments and which has no length.
+    `undefined`: it came without a length, as encapsulated pixel data, whose value are fragments, and many sequences, whose value is empty.
     """
 
     tag: int

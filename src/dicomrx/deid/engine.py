@@ -82,7 +82,7 @@ class _Engine:
             return None
         if rule.vr == "SQ":
             return None if items is None else self._sequence(tag, items, rule, context)
-        if items is not None:
+        if items is not None and undefined:
             return None
         # Every other action looks at all of its value.
         made = keep_bulk(context, tag, rule.vr, value) if rule.action is keep_bulk else rule.action(context, tag, rule.vr, bytes(value))

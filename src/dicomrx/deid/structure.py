@@ -118,7 +118,7 @@ class _Parser:
             self._beyond(tag)
         elif kind == "SQ" or (kind == "UN" and self._encoding.little and _kind(tag) == "SQ"):
             items, _ = self._items(tag, begin, end, implicit or kind == "UN", depth, delimited=False)
-            found[tag] = Element(tag, vr, b"", items)
+            found[tag] = Element(tag, vr, Bulk(self._stream, range(begin, end)), items)
         else:
             found[tag] = Element(tag, vr, self._value(tag, begin, length))
         return tag, end
@@ -161,7 +161,7 @@ class _Parser:
             self._unreadable(f"{text_of(tag)} has no length, and is no sequence")
         # UN without a length is a sequence of implicit VR, in every transfer syntax (PS3.5 6.2.2).
         items, end = self._items(tag, begin, limit, implicit, depth, delimited=True)
-        return Element(tag, "SQ", b"", items), end
+        return Element(tag, "SQ", b"", items, undefined=True), end
 
     def _items(self, tag: int, at: int, limit: int, implicit: bool, depth: int, *, delimited: bool) -> tuple[list[DataSet], int]:  # noqa: FBT001, PLR0913
         if depth >= MAX_DEPTH:

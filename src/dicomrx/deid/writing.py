@@ -81,8 +81,8 @@ def _encoded(dataset: DataSet, encoding: Encoding) -> list[Value]:
         else:
             made.append(_header(tag, vr or "", _UNDEFINED if undefined else len(value), encoding))
             made.append(value)
-        if undefined:
-            made.append(_item_header(0xE0DD, 0, encoding))
+            if undefined:
+                made.append(_item_header(0xE0DD, 0, encoding))
     return made
 
 
