@@ -84,8 +84,12 @@ class _Engine:
             return None if items is None else self._sequence(tag, items, rule, context)
         if items is not None and undefined:
             return None
-        # Every other action looks at all of its value.
-        made = keep_bulk(context, tag, rule.vr, value) if rule.action is keep_bulk else rule.action(context, tag, rule.vr, bytes(value))
+        if rule.action is keep_bulk:
+            made = keep_bulk(context, tag, rule.vr, value)
+        else:
+            data = bytes(value)
+            made = rule.action(context, tag, rule.vr, data)
+            made = value if made is data else made
         return None if made is None else raw(tag, rule.vr, made, self._encoding, undefined=undefined)
 
     def _sequence(self, tag: int, items: list[DataSet], rule: Rule, context: Context) -> Element:

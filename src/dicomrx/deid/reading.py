@@ -40,7 +40,6 @@ class Instance:
     Big values are left in the file, which stays open while the instance is in use.
     """
 
-    meta: DataSet
     dataset: DataSet
     transfer_syntax: str
     sop_class: str
@@ -58,15 +57,15 @@ class Instance:
 
 
 def read(stream: BinaryIO) -> Instance:
-    """Everything up to the end of the stream, which must be seekable.
+    """Everything up to the end of the data set in a stream that is seekable; its position is there afterwards.
 
     Raises Reject: "unreadable" (no DICOM file, or broken), "truncated", "no-uid" (the SOP class, or a Study, Series or SOP Instance UID is
     missing or malformed).
     The details name tags, never values. Errors of the machine pass through as OSError.
     """
     meta, dataset, offset = _parse(stream)
-    return Instance(
-        meta=meta,
+    end = stream.tell()
+    instance = Instance(
         dataset=dataset,
         transfer_syntax=raw_text(meta, _SYNTAX),
         sop_class=_uid(dataset, _SOP_CLASS),
@@ -77,6 +76,8 @@ def read(stream: BinaryIO) -> Instance:
         calling_ae=raw_text(meta, _CALLING) or None,
         dataset_offset=offset,
     )
+    stream.seek(end)
+    return instance
 
 
 class Outline(NamedTuple):
@@ -99,11 +100,12 @@ def _parse(stream: BinaryIO) -> tuple[DataSet, DataSet, int]:
     if stream.read(_PREAMBLE + len(_PREFIX))[_PREAMBLE:] != _PREFIX:
         raise Reject("unreadable", "not a DICOM file: no DICM behind the preamble")
     meta = parse(stream, META, _META_GROUP)
+    offset = stream.tell()
     transfer_syntax = raw_text(meta, _SYNTAX)
     if not transfer_syntax or not values.is_single_uid(transfer_syntax.encode("latin-1")):
         raise Reject("unreadable", "the file meta names no transfer syntax (0002,0010)")
-    offset = stream.tell()
     encoding = Encoding.of(transfer_syntax)
+    stream.seek(offset)
     return meta, parse(BytesIO(_inflated(stream)) if encoding.deflated else stream, encoding), offset
 
 

@@ -5,7 +5,7 @@ What it lets pass is read wholly; libraries read in part, and silently, what is 
 
 import struct
 from functools import lru_cache
-from typing import BinaryIO, Final, NoReturn
+from typing import BinaryIO, Final, NamedTuple, NoReturn
 
 from pydicom.datadict import dictionary_has_tag, dictionary_VR
 from pydicom.tag import BaseTag
@@ -18,9 +18,9 @@ MAX_DEPTH: Final = 32
 MAX_ELEMENTS: Final = 1_000_000
 # In order of preference: where the pixels of an image are.
 PIXELS: Final = (0x7FE00008, 0x7FE00009, 0x7FE00010)
-
 # A longer value is left in the stream.
-_WINDOW: Final = 1 << 16
+WINDOW: Final = 1 << 16
+
 _UNDEFINED: Final = 0xFFFFFFFF
 _ITEM: Final = 0xFFFEE000
 _ITEM_END: Final = 0xFFFEE00D
@@ -54,6 +54,16 @@ def known_vr(tag: int) -> str | None:
     return dictionary_VR(BaseTag(tag)) if dictionary_has_tag(BaseTag(tag)) else None
 
 
+class _Head(NamedTuple):
+    """What stands before a value: `vr` is None in implicit VR, where `kind` is the dictionary's; `begin` is where the value does."""
+
+    tag: int
+    vr: str | None
+    kind: str
+    length: int
+    begin: int
+
+
 class _Parser:
     """One run over one stream, through a window on it."""
 
@@ -61,7 +71,7 @@ class _Parser:
         self._stream = stream
         self._start = self._base = stream.tell()
         self._end = size_of(stream)
-        self._window = stream.read(_WINDOW)
+        self._window = stream.read(WINDOW)
         self._encoding = encoding
         order = "<" if encoding.little else ">"
         self._explicit = struct.Struct(f"{order}HH2sH")
@@ -97,23 +107,23 @@ class _Parser:
 
     def _rest_is_zero(self, at: int) -> bool:
         self._stream.seek(at)
-        while chunk := self._stream.read(_WINDOW):
+        while chunk := self._stream.read(WINDOW):
             if any(chunk):
                 return False
         return True
 
-    def _element(self, found: DataSet, at: int, limit: int, implicit: bool, depth: int) -> tuple[int, int]:  # noqa: FBT001, PLR0913
+    def _element(self, found: DataSet, at: int, limit: int, implicit: bool, depth: int) -> tuple[int, int]:  # noqa: FBT001 - as in the standard
         """Puts the element that begins at `at` into `found`; returns its tag and where it ends."""
-        tag, vr, length, begin = self._header(at, limit, implicit)
+        head = self._header(at, limit, implicit)
+        tag, vr, kind, length, begin = head
         if tag in found:
             self._unreadable(f"{text_of(tag)} stands twice in one data set")
         self._elements += 1
         if self._elements > MAX_ELEMENTS:
             self._unreadable(f"more than {MAX_ELEMENTS} elements")
-        kind = vr or _kind(tag)
         end = begin + length
         if length == _UNDEFINED:
-            found[tag], end = self._undefined(tag, vr, kind, begin, limit, implicit, depth)
+            found[tag], end = self._undefined(head, limit, implicit, depth)
         elif end > limit:
             self._beyond(tag)
         elif kind == "SQ" or (kind == "UN" and self._encoding.little and _kind(tag) == "SQ"):
@@ -123,8 +133,7 @@ class _Parser:
             found[tag] = Element(tag, vr, self._value(tag, begin, length))
         return tag, end
 
-    def _header(self, at: int, limit: int, implicit: bool) -> tuple[int, str | None, int, int]:  # noqa: FBT001 - as in the standard
-        """Tag, VR (None where there is none), length, and where the value begins."""
+    def _header(self, at: int, limit: int, implicit: bool) -> _Head:  # noqa: FBT001 - as in the standard
         index = self._show(at, 8, limit)
         if implicit:
             high, low, length = self._implicit.unpack_from(self._window, index)
@@ -134,24 +143,24 @@ class _Parser:
         if high == 0xFFFE:  # noqa: PLR2004 - the group of items and delimiters
             self._unreadable(f"{text_of(tag)} where an element should begin")
         if implicit:
-            return tag, None, length, at + 8
+            return _Head(tag, None, _kind(tag), length, at + 8)
         vr = _VRS.get(code)
         if vr is None:
             self._unreadable(f"{text_of(tag)} has no VR of the standard")
         if vr in _SHORT:
-            return tag, vr, length, at + 8
+            return _Head(tag, vr, vr, length, at + 8)
         index = self._show(at + 8, 4, limit)
-        return tag, vr, self._long.unpack_from(self._window, index)[0], at + 12
+        return _Head(tag, vr, vr, self._long.unpack_from(self._window, index)[0], at + 12)
 
     def _value(self, tag: int, begin: int, length: int) -> Value:
-        if length > _WINDOW or tag in PIXELS:
+        if length > WINDOW or tag in PIXELS:
             return Bulk(self._stream, range(begin, begin + length))
         index = self._show(begin, length, self._end)
         return self._window[index : index + length]
 
-    def _undefined(  # noqa: PLR0913, PLR0917
-        self, tag: int, vr: str | None, kind: str, begin: int, limit: int, implicit: bool, depth: int  # noqa: FBT001
-    ) -> tuple[Element, int]:
+    def _undefined(self, head: _Head, limit: int, implicit: bool, depth: int) -> tuple[Element, int]:  # noqa: FBT001
+        """An element without a length, and where it ends."""
+        tag, vr, kind, _, begin = head
         if kind in _FRAGMENTED and tag == _PIXEL_DATA:
             if not self._encoding.encapsulated:
                 self._unreadable(f"{text_of(tag)} has no length in a transfer syntax that wants one")
@@ -163,7 +172,7 @@ class _Parser:
         items, end = self._items(tag, begin, limit, implicit, depth, delimited=True)
         return Element(tag, "SQ", b"", items, undefined=True), end
 
-    def _items(self, tag: int, at: int, limit: int, implicit: bool, depth: int, *, delimited: bool) -> tuple[list[DataSet], int]:  # noqa: FBT001, PLR0913
+    def _items(self, tag: int, at: int, limit: int, implicit: bool, depth: int, *, delimited: bool) -> tuple[list[DataSet], int]:  # noqa: FBT001
         if depth >= MAX_DEPTH:
             self._unreadable(f"sequences nested deeper than {MAX_DEPTH}")
         found: list[DataSet] = []
@@ -222,7 +231,7 @@ class _Parser:
             raise Reject("truncated", "the data set ends inside an element")
         if index < 0 or index + count > len(self._window):
             self._stream.seek(at)
-            self._window, self._base, index = self._stream.read(_WINDOW), at, 0
+            self._window, self._base, index = self._stream.read(WINDOW), at, 0
             if len(self._window) < count:
                 raise Reject("truncated", "the file has become shorter")
         return index

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from io import BytesIO
 from typing import Final
 
-
 from dicomrx import deid
 from dicomrx.demo.evidence import Entry, Evidence
 from dicomrx.demo.samples import CONFLICT, ORDINARY_WORDS, REFUSED, UPLOADED, Sample
