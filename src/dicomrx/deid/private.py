@@ -25,7 +25,7 @@ def is_creator(tag: int) -> bool:
 
 def rule_in(holder: DataSet, tag: int, wire_vr: str | None, profile: Profile) -> Rule:
     """The profile's rule for an element of a data set or item; a private one goes by its creator there."""
-    where = creator_tag(tag)
+    where = creator_tag(tag) if tag >> 16 & 1 else None
     return profile.rule(tag, wire_vr, None if where is None else _creator(holder, where))
 
 

@@ -10,7 +10,6 @@ from functools import lru_cache
 from typing import Final, NamedTuple
 
 from pydicom.datadict import keyword_for_tag, tag_for_keyword
-from pydicom.tag import BaseTag
 
 from dicomrx.deid import extra_rules, spellings
 from dicomrx.deid.comments import comment_segments
@@ -52,6 +51,13 @@ class Place(NamedTuple):
     texts: tuple[str, ...]
 
 
+@lru_cache(maxsize=8192)
+def _first_word(value: str) -> tuple[int, str]:
+    """Images of one patient have most needles in common."""
+    first = spellings.WORD.search(value)
+    return (first.start(), first[0]) if first else (0, "")
+
+
 @dataclass(frozen=True, slots=True, repr=False)
 class Needles:
     """What must not be found again, case-folded; in no order that tells anything.
@@ -69,24 +75,28 @@ class Needles:
     def __post_init__(self) -> None:
         """Index by first word, so that a search costs as much as its text is long, however many are sought."""
         for value in self.values:
-            first = spellings.WORD.search(value)
-            if first:
-                self._by_word[first[0]].append((first.start(), value))
+            begin, word = _first_word(value)
+            if word:
+                self._by_word[word].append((begin, value))
 
     def matches(self, text: str, *, strict: bool = True) -> set[str]:
         """Those that stand in the text; not `strict`: also where dots and digits follow, as in names of files."""
         folded = text.casefold()
-        found: set[str] = set()
+        words = spellings.WORD.findall(folded)
+        found = {word[:_DATE_LENGTH] for word in words if len(word) in _DATE_TIMES and word.isdecimal()} & self._by_word.keys()
+        if not self._by_word.keys().isdisjoint(words):
+            found.update(self._tokens(folded, strict=strict))
+        if self.whole:
+            parts = map(spellings.WORD.findall, folded.split("\\")) if "\\" in folded else (words,)
+            found |= self.whole.intersection(map(" ".join, parts))
+        return found
+
+    def _tokens(self, folded: str, *, strict: bool) -> Iterator[str]:
         for word in spellings.WORD.finditer(folded):
             for lead, value in self._by_word.get(word[0], ()):
                 begin = word.start() - lead
                 if begin >= 0 and folded.startswith(value, begin) and spellings.stands_alone(value, folded, begin, strict=strict):
-                    found.add(value)
-            if len(word[0]) in _DATE_TIMES and word[0].isdecimal() and word[0][:_DATE_LENGTH] in self._by_word:
-                found.add(word[0][:_DATE_LENGTH])
-        if self.whole:
-            found |= self.whole & {" ".join(spellings.WORD.findall(part)) for part in folded.split("\\")}
-        return found
+                    yield value
 
     def found_in(self, text: str) -> bool:
         """True where any of them stands in the text."""
@@ -162,19 +172,24 @@ def places(dataset: DataSet, charsets: frozenset[tuple[str, ...]], profile: Prof
 
 
 def _is_innocent(tag: int, profile: Profile) -> bool:
-    return keyword_for_tag(tag) in _INNOCENT or (is_creator(tag) and "retain-safe-private" in profile.options)
+    return _keyword(tag) in _INNOCENT or (tag >> 16 & 1 == 1 and is_creator(tag) and "retain-safe-private" in profile.options)
 
 
 def label(tag: int) -> str:
     """What an element is called in a report: its keyword, or its tag."""
-    return keyword_for_tag(BaseTag(tag)) or text_of(tag)
+    return _keyword(tag) or text_of(tag)
+
+
+@lru_cache(maxsize=8192)
+def _keyword(tag: int) -> str:
+    return keyword_for_tag(tag)
 
 
 @lru_cache(maxsize=8192)
 def _kind(tag: int, vr: str | None) -> str | None:
     """What kind of needle an element gives, as the VR of that kind, whatever VR it was sent under; None for no needle."""
     known = known_vr(tag) or vr
-    if known in _IDS and spellings.ID_KEYWORD.search(keyword_for_tag(BaseTag(tag))):
+    if known in _IDS and spellings.ID_KEYWORD.search(_keyword(tag)):
         return "LO"
     return known if known in {"PN", "DA", "DT", "UI"} else None
 

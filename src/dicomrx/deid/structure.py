@@ -5,7 +5,7 @@ What it lets pass is read wholly; libraries read in part, and silently, what is 
 
 import struct
 from functools import lru_cache
-from typing import BinaryIO, Final, NamedTuple, NoReturn
+from typing import BinaryIO, Final, NoReturn
 
 from pydicom.datadict import dictionary_has_tag, dictionary_VR
 from pydicom.tag import BaseTag
@@ -54,14 +54,8 @@ def known_vr(tag: int) -> str | None:
     return dictionary_VR(BaseTag(tag)) if dictionary_has_tag(BaseTag(tag)) else None
 
 
-class _Head(NamedTuple):
-    """What stands before a value: `vr` is None in implicit VR, where `kind` is the dictionary's; `begin` is where the value does."""
-
-    tag: int
-    vr: str | None
-    kind: str
-    length: int
-    begin: int
+# What stands before a value: tag; VR, None where there is none; the same or else the dictionary's; length, and where the value begins.
+_Head = tuple[int, str | None, str, int, int]
 
 
 class _Parser:
@@ -143,14 +137,14 @@ class _Parser:
         if high == 0xFFFE:  # noqa: PLR2004 - the group of items and delimiters
             self._unreadable(f"{text_of(tag)} where an element should begin")
         if implicit:
-            return _Head(tag, None, _kind(tag), length, at + 8)
+            return tag, None, _kind(tag), length, at + 8
         vr = _VRS.get(code)
         if vr is None:
             self._unreadable(f"{text_of(tag)} has no VR of the standard")
         if vr in _SHORT:
-            return _Head(tag, vr, vr, length, at + 8)
+            return tag, vr, vr, length, at + 8
         index = self._show(at + 8, 4, limit)
-        return _Head(tag, vr, vr, self._long.unpack_from(self._window, index)[0], at + 12)
+        return tag, vr, vr, self._long.unpack_from(self._window, index)[0], at + 12
 
     def _value(self, tag: int, begin: int, length: int) -> Value:
         if length > WINDOW or tag in PIXELS:
