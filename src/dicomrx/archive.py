@@ -46,6 +46,12 @@ def pack(folder: Path, study: str, files: Iterable[tuple[str, str]], out: Binary
         return [_add(archive, folder, study, series, instance) for series, instance in sorted(files)]
 
 
+def add(out: BinaryIO, name: str, document: bytes) -> None:
+    """Add a document behind the instances of a zip that `pack` has made; `out` must be readable too. Raises OSError."""
+    with zipfile.ZipFile(out, "a", zipfile.ZIP_DEFLATED, compresslevel=_LEVEL) as archive, archive.open(name, "w") as target:
+        target.write(document)
+
+
 def digest(path: Path) -> tuple[str, int]:
     """SHA-256 in hex, and size in bytes, of a finished zip.
 

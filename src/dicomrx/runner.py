@@ -4,26 +4,28 @@ Events only wake it; the scan decides. A job that cannot be done now stays where
 """
 
 import errno
+import functools
 import logging
 import threading
 import time
 import traceback
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, Protocol
-
-from watchdog.events import FileSystemEvent, FileSystemEventHandler
-from watchdog.observers import Observer
-from watchdog.observers.api import BaseObserver
+from typing import Final, Protocol, TypeVar
 
 from dicomrx.errors import Defer, DicomrxError, Reject, UnavailableError, is_machine_error
+from dicomrx.hints import Hints
 from dicomrx.spool import quarantine
 from dicomrx.spool.layout import Spool
 
 STRIKES: Final = 3
 RESCAN_S: Final = 5.0
 _AFTER_FAILURE_S: Final = 1.0
+_UNAVAILABLE_MAX_S: Final = 30.0
+
+T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
@@ -62,16 +64,16 @@ class Chosen:
         self.name = stage.name
         self.watched: Sequence[Path] = ()
         self._stage = stage
-        self._jobs = list(jobs)
+        self._jobs = dict.fromkeys(jobs)
 
     def scan(self) -> Iterable[Job]:
         """The jobs that are left."""
-        return [job for job in self._jobs if job.path.exists()]
+        return [job for job in list(self._jobs) if job.path.exists()]
 
     def process(self, job: Job) -> None:
         """As the stage does it."""
         self._stage.process(job)
-        self._jobs.remove(job)
+        self._jobs.pop(job, None)
 
     def ready_in(self) -> float | None:
         """Nothing is waited for."""
@@ -89,13 +91,24 @@ class Tally:
     names: set[str] = field(default_factory=set, repr=False)
     """What the done jobs were called."""
 
+    def and_also(self, other: "Tally") -> "Tally":
+        """Both together; what both saw done, one of them by claiming it and the other by not being able to, counts once."""
+        names = self.names | other.names
+        unavailable = self.unavailable or other.unavailable
+        return Tally(len(names), self.deferred + other.deferred, self.rejected + other.rejected, unavailable, names)
+
 
 class Runner:
-    """Runs a stage until there is nothing left (`once`) or until it is told to stop (`forever`)."""
+    """Runs a stage until there is nothing left (`once`) or until it is told to stop (`forever`).
 
-    def __init__(self, stage: Stage, spool: Spool, rescan_s: float = RESCAN_S) -> None:
+    With several `threads` each of them scans and works for itself, as processes would: claims keep them apart, so a long job holds
+    back none of the others. The calling thread is one of them.
+    """
+
+    def __init__(self, stage: Stage, spool: Spool, rescan_s: float = RESCAN_S, threads: int = 1) -> None:
         self._stage = stage
         self._rescan_s = rescan_s
+        self._threads = threads
         self._spool = spool
         self._wake = threading.Event()
         self._stop = threading.Event()
@@ -109,10 +122,13 @@ class Runner:
     def once(self) -> Tally:
         """Do all that is ready, waiting for what is about to be; the tally tells what was left."""
         self._spool.sweep()
+        return functools.reduce(Tally.and_also, self._in_all_threads(self._until_nothing_is_left))
+
+    def _until_nothing_is_left(self) -> Tally:
         total = Tally()
         while not self._stop.is_set():
             tally = self._pass()
-            new = tally.names - total.names  # what is done again is in another process's hands: waiting for it is no progress
+            new = tally.names - total.names  # what is done again is in another's hands: waiting for it is no progress
             names = total.names | new
             total = Tally(total.done + len(new), tally.deferred, total.rejected + tally.rejected, tally.unavailable, names)
             if tally.unavailable:
@@ -130,19 +146,41 @@ class Runner:
         self._spool.sweep()
         hints = Hints(self._stage.watched, self._wake)
         try:
-            while not self._stop.is_set():
-                hints.tend()
-                self._wake.clear()
-                if self._stop.is_set():
-                    break
-                tally = self._tolerant_pass()
-                pause = self._stage.ready_in()
-                wait = self._rescan_s if pause is None else min(pause, self._rescan_s)
-                if tally.deferred or tally.unavailable:
-                    self._stop.wait(min(wait, _AFTER_FAILURE_S))
-                self._wake.wait(wait)
+            self._in_all_threads(lambda: self._until_stopped(hints))
         finally:
             hints.close()
+
+    def _until_stopped(self, hints: Hints) -> None:
+        refusals = 0
+        while not self._stop.is_set():
+            hints.tend()
+            self._wake.clear()
+            if self._stop.is_set():
+                break
+            tally = self._tolerant_pass()
+            pause = self._stage.ready_in()
+            wait = self._rescan_s if pause is None else min(pause, self._rescan_s)
+            refusals = refusals + 1 if tally.unavailable else 0
+            if refusals:  # with a whole study, perhaps: not every second
+                self._stop.wait(min(_UNAVAILABLE_MAX_S, _AFTER_FAILURE_S * 2**refusals))
+            elif tally.deferred:
+                self._stop.wait(min(wait, _AFTER_FAILURE_S))
+            self._wake.wait(wait)
+
+    def _in_all_threads(self, work: Callable[[], T]) -> list[T]:
+        """What `work` returns in each thread; an error in one stops all."""
+
+        def guarded() -> T:
+            try:
+                return work()
+            except BaseException:
+                self.stop()
+                raise
+
+        with ThreadPoolExecutor(self._threads) as pool:  # starts a thread where there is work for it
+            others = [pool.submit(guarded) for _ in range(self._threads - 1)]
+            mine = guarded()
+        return [mine, *(other.result() for other in others)]
 
     def _tolerant_pass(self) -> Tally:
         """A pass that a sick machine may end, but not the daemon."""
@@ -217,54 +255,6 @@ class Runner:
         elif quarantine.put_aside(self._spool, job.path, self._stage.name, never.reason, never.detail):
             tally.rejected += 1
             log.warning("%s: quarantined: %s", job.path.name, never)
-
-
-class Hints:
-    """Sets an event when something happens in a folder. May miss anything: the periodic scan is the truth."""
-
-    def __init__(self, folders: Sequence[Path], wake: threading.Event) -> None:
-        self._folders = folders
-        self._handler = _Wake(wake)
-        self._observer: BaseObserver | None = None
-        self._told = False
-        self.tend()
-
-    def tend(self) -> None:
-        """Start the observer, or start it again where a thread of it has died or a folder was replaced."""
-        if self._observer is not None and self._is_well(self._observer):
-            return
-        self.close()
-        observer = Observer()
-        try:
-            for folder in self._folders:
-                observer.schedule(self._handler, str(folder))
-            observer.start()
-        except OSError as error:  # no inotify instance or watch left: scans alone do
-            if not self._told:
-                log.warning("no file events (%s): polling every %g s", error.strerror, RESCAN_S)
-            self._told = True
-            return
-        self._observer, self._told = observer, False
-
-    @staticmethod
-    def _is_well(observer: BaseObserver) -> bool:
-        return observer.is_alive() and all(emitter.is_alive() for emitter in observer.emitters)
-
-    def close(self) -> None:
-        """Stop watching."""
-        if self._observer is not None:
-            self._observer.stop()
-            self._observer.join()
-            self._observer = None
-
-
-class _Wake(FileSystemEventHandler):
-    def __init__(self, wake: threading.Event) -> None:
-        self._wake = wake
-
-    def on_any_event(self, event: FileSystemEvent) -> None:
-        if event.event_type in {"created", "moved"}:
-            self._wake.set()
 
 
 def _may_be_its_own_fault(error: BaseException) -> bool:

@@ -3,22 +3,27 @@
 import os
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from dicomrx.spool import durable, quarantine
+from dicomrx.spool import durable, quarantine, refused
 from dicomrx.spool.incoming import look
-from dicomrx.spool.layout import MARKER, RECEIPT, Spool, read_json
+from dicomrx.spool.layout import MANIFEST, MARKER, REASON, RECEIPT, Spool, read_json
 from dicomrx.spool.ledger import Fate
-from dicomrx.spool.names import Frozen, part_begin
-from dicomrx.spool.outbox import read_attempts
+from dicomrx.spool.names import Frozen
+from dicomrx.spool.progress import progress, stopped
+from dicomrx.spool.sending import Record, Step
 from dicomrx.spool.studies import Study, entries, open_studies
-from dicomrx.spool.watermark import horizon
+from dicomrx.spool.watermark import horizon, in_reception
 
 RECENT: Final = 50
 _NS: Final = 1_000_000_000
+
+Row = tuple[float, Path, Frozen]
+"""A frozen study, and for how many seconds it has been where it is."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +38,7 @@ class Queue:
 
 @dataclass(frozen=True)
 class StudyState:
-    """One study, or one generation of it, and where it is."""
+    """One study, or one generation of it, and where it is; while it is sent, how many bytes of its zip are."""
 
     study: str
     generation: int | None
@@ -41,11 +46,26 @@ class StudyState:
     instances: int
     age_s: float
     note: str
+    sent_bytes: int | None = None
+    total_bytes: int | None = None
+
+
+@dataclass(frozen=True)
+class Refused:
+    """One peer that the receiver turned away for one reason, and the setting that decided; `last` is UTC."""
+
+    peer: str
+    calling: str
+    called: str
+    setting: str
+    why: str
+    count: int
+    last: str
 
 
 @dataclass(frozen=True)
 class Status:
-    """The whole pipeline at one moment."""
+    """The whole pipeline at one moment; `stopped` is why the destination takes nothing of what waits for it."""
 
     spool: str
     stages: list[Queue]
@@ -55,6 +75,8 @@ class Status:
     fates: dict[str, int]
     blocked: str | None
     free_bytes: int
+    refused: list[Refused]
+    stopped: str | None = None
 
     def as_json(self) -> dict[str, Any]:
         """The same for programs."""
@@ -64,12 +86,12 @@ class Status:
 def read(spool: Spool) -> Status:
     """Look once, upstream first."""
     now = spool.now()
-    parts = [begin for run in spool.receiving.iterdir() for begin in _part_begins(run)]
+    parts = in_reception(spool)
     lying = look(spool)
     waiting = [arrival.begin for arrival in lying.arrivals] + [now] * len(lying.foreign)
     seen = horizon(spool)
-    studies = list(_open(spool, now)) + list(_frozen(spool.outbox, "outbox")) + list(_frozen(spool.failed, "failed"))
-    sent = _newest(spool.sent)
+    studies = [*_open(spool, now), *_pending(spool, _newest(spool.outbox)), *_failed(_newest(spool.failed))]
+    settled = _newest(spool.sent)
     fates: Counter[Fate] = spool.ledger.counts()
     return Status(
         spool=str(spool.root),
@@ -77,27 +99,22 @@ def read(spool: Spool) -> Status:
             _queue(spool, "scp", [(now - begin) / _NS for begin in parts]),
             _queue(spool, "anonymize", [(now - begin) / _NS for begin in waiting]),
             _queue(spool, "watch", [study.age_s for study in studies if study.state == "open"]),
-            _queue(spool, "upload", [study.age_s for study in studies if study.state in {"complete", "pending", "sending"}]),
+            _queue(spool, "upload", [study.age_s for study in studies if study.state in {"complete", "pending", "sending", "held"}]),
         ],
-        studies=studies + list(_sent(sent[:RECENT])),
-        sent=len(sent),
+        studies=studies + list(_sent(settled[:RECENT])),
+        sent=len(settled),
         quarantine=dict(Counter(f"{item.stage}/{item.reason}" for item in quarantine.items(spool))),
         fates={fate.value: fates[fate] for fate in Fate},
-        blocked=seen.blocked,
+        blocked=seen.trouble,
         free_bytes=spool.free_bytes(),
+        stopped=stopped(spool) if any(study.state == "pending" for study in studies) else None,
+        refused=[Refused(**row) for row in refused.read(spool)],
     )
 
 
 def _queue(spool: Spool, stage: str, ages: list[float]) -> Queue:
     oldest = max(0.0, *ages) if ages else None  # what came while we looked began after "now"
     return Queue(stage, durable.is_locked(spool.stage_lock(stage)), len(ages), oldest)
-
-
-def _part_begins(run: Path) -> list[int]:
-    try:
-        return [begin for begin in map(part_begin, os.listdir(run)) if begin is not None]
-    except (FileNotFoundError, NotADirectoryError):
-        return []
 
 
 def _open(spool: Spool, now: int) -> Iterator[StudyState]:
@@ -112,40 +129,74 @@ def _open(spool: Spool, now: int) -> Iterator[StudyState]:
         yield StudyState(uid, None, state, count, max(0.0, (now - arrived) / _NS), "")
 
 
-def _frozen(parent: Path, state: str) -> Iterator[StudyState]:
-    for age_s, path, frozen in _newest(parent):
+def generations(spool: Spool, uid: str) -> list[StudyState]:
+    """Where the generations of a study are, oldest first."""
+    shown: Mapping[Path, Callable[[list[Row]], Iterator[StudyState]]] = {
+        spool.outbox: partial(_pending, spool),
+        spool.sent: _sent,
+        spool.failed: _failed,
+    }
+    rows = [(path.parent, row) for path in Study(spool, uid).generations() if (row := _row(path)) is not None]
+    return [state for parent, row in rows for state in shown[parent]([row])]
+
+
+def _pending(spool: Spool, found: list[Row]) -> Iterator[StudyState]:
+    for age_s, path, frozen in found:
         try:
-            steps = read_attempts(path)
+            record = Record.read(path)
             count = len(entries(path))
         except FileNotFoundError:
             continue
-        last = steps[-1] if steps else {}
-        shown = state
-        if state == "outbox":
-            shown = "sending" if "began" in last else "pending"
-        reason = read_json(path / "reason.json") or {}
-        note = reason.get("reason") or last.get("error") or ""
-        yield StudyState(frozen.study, frozen.generation, shown, count, age_s, note)
+        seen = progress(spool, frozen.name)
+        held = record.last.get("step") == Step.HELD
+        state = "sending" if seen else "held" if held else "pending"
+        yield StudyState(frozen.study, frozen.generation, state, count, age_s, _note(record, frozen, state), *(seen or ()))
 
 
-def _sent(found: list[tuple[float, Path, Frozen]]) -> Iterator[StudyState]:
+def _note(record: Record, frozen: Frozen, state: str) -> str:
+    """What a person should know, or do."""
+    if state == "held":
+        return f"may have arrived: `dicomrx upload {frozen.name}` sends it again"
+    if record.interrupted and state != "sending":
+        return "interrupted, may have arrived: sent again with the same key"
+    return str(record.last.get("error", ""))
+
+
+def _failed(found: list[Row]) -> Iterator[StudyState]:
+    for age_s, path, frozen in found:
+        try:
+            count = len(entries(path))
+        except FileNotFoundError:
+            continue
+        reason = read_json(path / REASON) or {}
+        yield StudyState(frozen.study, frozen.generation, "failed", count, age_s, reason.get("reason") or "")
+
+
+def sent(spool: Spool) -> Iterator[dict[str, Any]]:
+    """What was ever sent, the newest first: the receipts, which outlive the data, each with its number of instances."""
+    for _, path, _ in _newest(spool.sent):
+        yield {**(read_json(path / RECEIPT) or {}), "instances": _instances(path)}
+
+
+def _instances(path: Path) -> int:
+    return len((read_json(path / MANIFEST) or {}).get("instances", ()))
+
+
+def _sent(found: list[Row]) -> Iterator[StudyState]:
     for age_s, path, frozen in found:
         receipt = read_json(path / RECEIPT) or {}
-        manifest = read_json(path / "manifest.json") or {}
-        yield StudyState(
-            frozen.study, frozen.generation, "sent", len(manifest.get("instances", ())), age_s, f"HTTP {receipt.get('status')}"
-        )
+        yield StudyState(frozen.study, frozen.generation, "sent", _instances(path), age_s, f"HTTP {receipt.get('status')}")
 
 
-def _newest(parent: Path) -> list[tuple[float, Path, Frozen]]:
-    """The frozen studies in `parent`, newest first, with their age in seconds since they came there."""
-    found = []
-    for entry in os.scandir(parent):
-        frozen = Frozen.parse(entry.name)
-        if frozen is not None:
-            try:
-                found.append((entry.stat().st_ctime, Path(entry.path), frozen))
-            except FileNotFoundError:
-                continue
-    now = time.time()
-    return [(max(0.0, now - changed), path, frozen) for changed, path, frozen in sorted(found, key=lambda row: -row[0])]
+def _newest(parent: Path) -> list[Row]:
+    """The frozen studies in `parent`, newest first."""
+    rows = [row for entry in os.scandir(parent) if (row := _row(Path(entry.path))) is not None]
+    return sorted(rows, key=lambda row: row[0])
+
+
+def _row(path: Path) -> Row | None:
+    frozen = Frozen.parse(path.name)
+    try:
+        return (max(0.0, time.time() - path.stat().st_ctime), path, frozen) if frozen is not None else None
+    except FileNotFoundError:
+        return None

@@ -18,17 +18,38 @@ from dicomrx.text import safe
 UNBOUNDED: Final = 100_000
 _FIXED_LINES: Final = 12  # headline, five of stages, heading of studies, quarantine, arrivals, three empty ones
 _NOTE_MAX: Final = 33  # what 80 columns leave
-_STYLES: Final = {"open": "cyan", "complete": "cyan", "pending": "yellow", "sending": "yellow", "sent": "green", "failed": "bold red"}
+_STYLES: Final = {
+    "open": "cyan",
+    "complete": "cyan",
+    "pending": "yellow",
+    "sending": "yellow",
+    "held": "bold yellow",
+    "sent": "green",
+    "failed": "bold red",
+}
 # What is on its way first, the one that is nearest to leaving at the top; then what a person must look at; what is done last.
-_ORDER: Final = ("sending", "pending", "complete", "open", "failed", "sent")
+_ORDER: Final = ("sending", "held", "pending", "complete", "open", "failed", "sent")
 _STAGE_NOTES: Final = {"scp": "receiving", "anonymize": "to de-identify", "watch": "studies open", "upload": "studies to send"}
+_MIB: Final = 1 << 20
 _GIB: Final = 1 << 30
 
 
 def render(status: Status, height: int = 24) -> RenderableType:
     """One screen of at most `height` lines, none of which wraps; the studies take the lines that are left."""
-    rows = max(1, height - _FIXED_LINES - bool(status.blocked))
-    return Group(_headline(status), "", _stages(status), "", _studies(status.studies, rows), "", _quarantine(status), _balance(status))
+    rows = max(1, height - _FIXED_LINES - bool(status.blocked) - bool(status.stopped) - bool(status.refused))
+    parts: list[RenderableType] = [
+        _headline(status),
+        "",
+        _stages(status),
+        "",
+        _studies(status.studies, rows),
+        "",
+        _quarantine(status),
+        _balance(status),
+    ]
+    if status.refused:
+        parts.insert(-1, _refused(status))
+    return Group(*parts)
 
 
 def watch(look: Callable[[], Status], console: Console, interval_s: float = 1.0) -> None:
@@ -50,6 +71,8 @@ def _headline(status: Status) -> Text:
     line.append(f"{status.free_bytes / _GIB:.1f} GiB free   {status.sent} sent   {datetime.now(UTC):%H:%M:%S} UTC", style="default")
     if status.blocked:
         line.append(f"\nno study completes: {safe(status.blocked)}", style="bold red")
+    if status.stopped:
+        line.append(f"\nno study is sent: {safe(status.stopped)}", style="bold red")
     return line
 
 
@@ -68,12 +91,18 @@ def _studies(studies: list[StudyState], rows: int) -> Table:
     for study in shown:
         state = Text(study.state, style=_STYLES.get(study.state, ""))
         generation = "" if study.generation is None else str(study.generation)
-        table.add_row(short(study.study), generation, state, str(study.instances), _age(study.age_s), safe(study.note, _NOTE_MAX))
+        table.add_row(short(study.study), generation, state, str(study.instances), _age(study.age_s), _note(study))
     if len(shown) < len(ordered):
         rest = Counter(study.state for study in ordered[len(shown) :])
         more = ", ".join(f"{count} {state}" for state, count in rest.items())
         table.add_row(Text("and more", style="dim"), "", "", "", "", Text(more, style="dim"))
     return table
+
+
+def _note(study: StudyState) -> str:
+    if study.note or study.sent_bytes is None or not study.total_bytes:
+        return safe(study.note, _NOTE_MAX)
+    return f"{100 * study.sent_bytes // study.total_bytes} % of {study.total_bytes / _MIB:.1f} MiB"
 
 
 def _place(study: StudyState) -> int:
@@ -88,6 +117,14 @@ def _quarantine(status: Status) -> Text:
         reasons[place.rpartition("/")[2]] += count
     told = ", ".join(f"{count} {safe(reason)}" for reason, count in reasons.most_common())
     return Text(f"quarantine: {reasons.total()} ({told})", style="yellow", overflow="ellipsis", no_wrap=True)
+
+
+def _refused(status: Status) -> Text:
+    newest = status.refused[0]
+    total = sum(refused.count for refused in status.refused)
+    who = f"{newest.calling} at {newest.peer}" if newest.calling else newest.peer
+    line = f"refused: {total}, the last {safe(newest.last[11:19])} UTC {safe(who, 40)}: {safe(newest.why)}"
+    return Text(line, style="yellow", overflow="ellipsis", no_wrap=True)
 
 
 def _balance(status: Status) -> Text:

@@ -9,6 +9,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 
@@ -24,7 +25,7 @@ from tests.acceptance.pipeline import wait_until
 
 WIDTH, HEIGHT = 80, 24
 STAGES = ("scp", "anonymize", "watch", "upload")
-ROW = re.compile(r"…(\d{12}) +(\d*) +(open|complete|pending|sending|failed|sent) +(\d+) +(\d+ (?:s|min|h|d))")
+ROW = re.compile(r"…(\d{12}) +(\d*) +(open|complete|pending|sending|held|failed|sent) +(\d+) +(\d+ (?:s|min|h|d))")
 
 
 class Terminal:
@@ -153,6 +154,7 @@ def a_status(studies: list[StudyState], **facts: object) -> Status:
         "fates": {"acknowledged": 7, "filed": 6, "duplicate": 1, "quarantined": 0, "requeued": 0},
         "blocked": None,
         "free_bytes": 5 << 30,
+        "refused": [],
         **facts,
     }
     return Status(**given)  # type: ignore[arg-type]
@@ -187,6 +189,26 @@ def test_on_a_narrow_screen_lines_are_cut_and_never_wrap(width: int) -> None:
     screen = drawn(a_status(studies, quarantine={"anonymize/burned-in": 5}), width)
     assert len(screen) <= HEIGHT
     assert all(len(line) <= width for line in screen)
+
+
+def test_a_study_that_is_sent_shows_how_far_it_is_and_one_that_is_held_what_to_do() -> None:
+    sending = replace(a_study(1, "sending"), sent_bytes=3 << 20, total_bytes=12 << 20)
+    retried = replace(sending, note="the API answered HTTP 503")
+    held = a_study(2, "held", "may have arrived: `dicomrx upload 2.25.1.1` sends it again")
+    screen = drawn(a_status([sending, retried, held]))
+    assert any(line.rstrip().endswith("25 % of 12.0 MiB") for line in screen)
+    assert any("HTTP 503" in line for line in screen)
+    assert states(screen) == ["sending", "sending", "held"]
+    assert any("may have arrived" in line for line in screen)
+
+
+@pytest.mark.parametrize("blocked", [None, "a receiver that died has left its run directory"])
+def test_why_no_study_is_sent_is_told_on_one_line(blocked: str | None) -> None:
+    why = "The API refused the login (HTTP 403).\x1b[2J Check API_URL, API_USERNAME and API_PASSWORD." + " And more." * 20
+    screen = drawn(a_status([a_study(number, "pending") for number in range(30)], stopped=why, blocked=blocked))
+    assert len(screen) <= HEIGHT
+    (line,) = [line for line in screen if line.startswith("no study is sent: The API refused the login (HTTP 403).")]
+    assert "\x1b" not in line
 
 
 def test_a_note_cannot_drive_the_terminal() -> None:

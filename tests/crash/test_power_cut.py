@@ -19,6 +19,7 @@ from dicomrx.spool import durable, incoming, outbox
 from dicomrx.spool.intake import Intake
 from dicomrx.spool.layout import MANIFEST, RECEIPT, Spool, read_json
 from dicomrx.spool.outbox import Outgoing, frozen_studies
+from dicomrx.spool.sending import Step
 from dicomrx.spool.studies import Study, is_marked, open_studies
 from tests.conftest import REQUIRE_TOOLS, needs_tool
 from tests.spool_rig import HAND, file_one, open_spool
@@ -128,7 +129,7 @@ def work_off(spool: Spool, tell: Callable[[str], None]) -> None:
                     data = (outgoing.folder / series / f"{instance}.dcm").read_bytes()
                     rows.append({"series": series, "instance": instance, "sha256": hashlib.sha256(data).hexdigest()})
                 outgoing.write(MANIFEST, {"instances": rows})
-                outgoing.note_attempt({"attempt": 1})
+                outgoing.note(Step.SENDING, attempt=1)
                 tell(f"sent {frozen.name} {hashlib.sha256(outgoing.manifest_bytes()).hexdigest()}")
                 outgoing.write(RECEIPT, {"status": 201})
                 tell(f"receipt {frozen.name}")

@@ -1,12 +1,14 @@
 """A receiver on a real spool, for the tests of the network package."""
 
 import contextlib
+import errno
 import io
 import os
 import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from dicomrx.network import filemeta, wire
@@ -21,6 +23,7 @@ IMPLICIT = "1.2.840.10008.1.2"
 EXPLICIT = "1.2.840.10008.1.2.1"
 PRIVATE_CLASS = "1.2.826.0.1.3680043.9.9999.1"
 PRIVATE_SYNTAX = "1.2.826.0.1.3680043.9.9999.2"
+ENGINES = ("lane", "pynetdicom")
 LISTEN = Listen(host="127.0.0.1", port=0)
 TITLES = ("SENDER", "DICOMRCV")
 
@@ -28,7 +31,8 @@ TITLES = ("SENDER", "DICOMRCV")
 class Folder:
     """An intake in plain folders; `fail` may raise at "begin", "write" or "keep"."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, engine: str = "lane") -> None:
+        self.engine = engine
         self.receiving, self.incoming = root / "receiving", root / "incoming"
         self.receiving.mkdir(parents=True)
         self.incoming.mkdir()
@@ -48,6 +52,8 @@ class Folder:
         return self.room
 
     def begin(self, association: int, number: int) -> "Part":
+        if not self.room:
+            raise OSError(errno.ENOSPC, "no room")
         self.fail("begin")
         self.begun.append((association, number))
         return Part(self, f"{association}-{number}")
@@ -63,9 +69,10 @@ class Part:
         self._final = folder.incoming / f"{name}.dcm"
         self._fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
 
-    def write(self, data: bytes | memoryview) -> None:
+    def write(self, *pieces: bytes | memoryview) -> None:
         self._folder.fail("write")
-        assert os.write(self._fd, data) == len(data)
+        for piece in pieces:
+            assert os.write(self._fd, piece) == len(piece)
 
     def keep(self) -> None:
         self._folder.fail("keep")
@@ -79,9 +86,14 @@ class Part:
             self._path.unlink()
 
 
+def through(engine: str, listen: Listen = LISTEN) -> Listen:
+    return replace(listen, engine=engine)
+
+
 @contextlib.contextmanager
 def receiving(intake: Intake, listen: Listen = LISTEN, grace_s: float = 5.0) -> Iterator[Server]:
-    server = serve(listen, intake)
+    """A receiver that listens; through the engine of the folder, where it is one."""
+    server = serve(through(intake.engine, listen) if isinstance(intake, Folder) else listen, intake)
     server.start()
     try:
         yield server

@@ -577,3 +577,16 @@ def test_a_zip_that_is_uploaded_is_the_zip_that_is_received(tmp_path: Path) -> N
         uploader.upload(file, filename=NAME, key=KEY)
     with zipfile.ZipFile(api.accepted[0].path) as received:
         assert received.testzip() is None
+
+
+# --- patience ---------------------------------------------------------------------------------------------------------
+
+
+def test_an_answer_that_drips_for_ever_is_cut_and_ambiguous(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dicomrx.api.client._ANSWER_S", 0.0)
+    with serve(tmp_path, Fault(drip_s=0.3)) as api:
+        began = time.monotonic()
+        accepted = send(api, timeouts=Timeouts(2, 1, 2))
+        assert time.monotonic() - began < 20  # it would drip for a minute
+        assert numbers(api) == (1, 2, 1)
+    assert accepted.ambiguous

@@ -10,7 +10,7 @@ import pydicom.data
 import pytest
 from pydicom.uid import UID, ExplicitVRLittleEndian, generate_uid
 
-from tests.integration.scp_rig import Folder, arrivals, receiving
+from tests.integration.scp_rig import ENGINES, Folder, arrivals, receiving
 
 pytestmark = pytest.mark.foreign
 
@@ -29,9 +29,9 @@ SYNTAXES = {
 }
 
 
-@pytest.fixture
-def intake(tmp_path: Path) -> Folder:
-    return Folder(tmp_path / "intake")
+@pytest.fixture(params=ENGINES)
+def intake(tmp_path: Path, request: pytest.FixtureRequest) -> Folder:
+    return Folder(tmp_path / "intake", request.param)
 
 
 def run(*command: object) -> None:

@@ -6,11 +6,18 @@ from pathlib import Path
 
 import pytest
 
+from dicomrx.errors import UnavailableError
 from dicomrx.network import wire
+from dicomrx.network.admission import Listen
 from dicomrx.network.server import serve
 from dicomrx.spool.intake import Intake
 from dicomrx.spool.layout import Spool
-from tests.integration.scp_rig import LISTEN, answer, connect, data_set_of, eventually, receiving, store, store_command
+from tests.integration.scp_rig import ENGINES, answer, connect, data_set_of, eventually, receiving, store, store_command, through
+
+
+@pytest.fixture(params=ENGINES)
+def listen(request: pytest.FixtureRequest) -> Listen:
+    return through(request.param)
 
 
 @pytest.fixture
@@ -19,9 +26,9 @@ def spool(tmp_path: Path) -> Iterator[Spool]:
         yield spool
 
 
-def test_what_was_acknowledged_lies_in_incoming_under_an_arrivals_name(spool: Spool) -> None:
+def test_what_was_acknowledged_lies_in_incoming_under_an_arrivals_name(spool: Spool, listen: Listen) -> None:
     intake = Intake(spool)
-    with receiving(intake) as server, connect(server) as one, connect(server) as other:
+    with receiving(intake, listen) as server, connect(server) as one, connect(server) as other:
         assert [store(one, b"first"), store(other, b"second"), store(one, b"third")] == [0, 0, 0]
     kept = {path.name: data_set_of(path) for path in spool.incoming.iterdir()}
     ids = {re.fullmatch(r"\d{20}\.\d{20}\.[0-9a-f]{8}-(\d+)-(\d+)\.dcm", name): data for name, data in kept.items()}
@@ -34,9 +41,9 @@ def test_what_was_acknowledged_lies_in_incoming_under_an_arrivals_name(spool: Sp
     assert list(spool.receiving.iterdir()) == []
 
 
-def test_an_instance_on_its_way_is_seen_in_receiving_from_its_command_on(spool: Spool) -> None:
+def test_an_instance_on_its_way_is_seen_in_receiving_from_its_command_on(spool: Spool, listen: Listen) -> None:
     intake = Intake(spool)
-    with receiving(intake) as server, connect(server) as association:
+    with receiving(intake, listen) as server, connect(server) as association:
         association.write([wire.p_data(1, b"\3" + store_command())])
         eventually(lambda: list(spool.receiving.glob("*/*.part")))
         association.write([wire.p_data(1, b"\2data")])
@@ -45,18 +52,18 @@ def test_an_instance_on_its_way_is_seen_in_receiving_from_its_command_on(spool: 
     intake.stop(cut=False)
 
 
-def test_below_the_floor_of_free_space_all_is_refused(spool: Spool) -> None:
+def test_below_the_floor_of_free_space_all_is_refused(spool: Spool, listen: Listen) -> None:
     intake = Intake(spool, min_free=1 << 60)
-    with receiving(intake) as server, connect(server) as association:
-        assert store(association, b"data") == 0xA700
+    with receiving(intake, listen) as server, pytest.raises(UnavailableError, match="congested"):
+        connect(server)
     assert list(spool.incoming.iterdir()) == []
     assert [path.name for path in spool.receiving.glob("*/*")] == ["closed"]
     intake.stop(cut=False)
 
 
-def test_a_receiver_that_cuts_an_association_leaves_its_run_directory(spool: Spool) -> None:
+def test_a_receiver_that_cuts_an_association_leaves_its_run_directory(spool: Spool, listen: Listen) -> None:
     intake = Intake(spool)
-    server = serve(LISTEN, intake)
+    server = serve(listen, intake)
     server.start()
     association = connect(server)
     association.write([wire.p_data(1, b"\3" + store_command())])

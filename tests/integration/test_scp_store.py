@@ -6,6 +6,7 @@ import io
 import os
 import re
 import threading
+import time
 from functools import partial
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from dicomrx.network import wire
 from dicomrx.network.sender import echo
 from tests.integration.scp_rig import (
     CT,
+    ENGINES,
     EXPLICIT,
     IMPLICIT,
     PRIVATE_CLASS,
@@ -37,9 +39,9 @@ from tests.integration.scp_rig import (
 )
 
 
-@pytest.fixture
-def intake(tmp_path: Path) -> Folder:
-    return Folder(tmp_path)
+@pytest.fixture(params=ENGINES)
+def intake(tmp_path: Path, request: pytest.FixtureRequest) -> Folder:
+    return Folder(tmp_path, request.param)
 
 
 def no_space(step: str) -> None:
@@ -243,6 +245,16 @@ def test_a_fragmented_c_echo_is_answered_and_leaves_nothing(intake: Folder) -> N
         assert store(association, b"data", context=3) == 0
     assert list(intake.receiving.iterdir()) == []
     assert len(arrivals(intake)) == 1
+
+
+def test_one_who_floods_with_other_messages_is_slowed_down_not_refused(intake: Folder) -> None:
+    count = 40
+    with receiving(intake) as server, connect(server, (1, VERIFICATION, [IMPLICIT]), (3, CT, [EXPLICIT])) as association:
+        began = time.monotonic()
+        association.write([wire.p_data(1, b"\3" + wire.echo_request(1))] * count)
+        assert [answer(association) for _ in range(count)] == [0] * count
+        assert time.monotonic() - began > 1
+        assert store(association, b"data", context=3) == 0
 
 
 def test_many_values_in_one_pdu_and_two_instances_without_waiting(intake: Folder) -> None:

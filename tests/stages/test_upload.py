@@ -1,4 +1,5 @@
 import json
+import os
 import threading
 import time
 import zipfile
@@ -8,20 +9,23 @@ from pathlib import Path
 
 import pytest
 
-from dicomrx import archive
+from dicomrx import archive, status
 from dicomrx.api import ApiClient
-from dicomrx.demo.api_server import UPLOAD, DemoApi
+from dicomrx.demo.api_server import LOGIN, UPLOAD, DemoApi
 from dicomrx.demo.faults import Arrival, Fault
 from dicomrx.errors import ConfigError
 from dicomrx.runner import Chosen, Job, Runner, Tally
 from dicomrx.settings import Settings
-from dicomrx.spool import outbox, quarantine
+from dicomrx.spool import quarantine
+from dicomrx.spool.by_name import frozen_by_name
 from dicomrx.spool.layout import ATTEMPTS, MANIFEST, RECEIPT, Spool, read_json
 from dicomrx.spool.outbox import Outgoing
+from dicomrx.spool.sending import Record, Step
 from dicomrx.spool.studies import is_marked
 from dicomrx.stages import upload
 from dicomrx.stages.upload import Upload
-from tests.spool_rig import INSTANCE, OTHER_STUDY, SECOND, SERIES, STUDY, filed, frozen, mark, names, open_spool, tree
+from tests.acceptance.pipeline import wait_until
+from tests.spool_rig import INSTANCE, OTHER_STUDY, SECOND, SERIES, STUDY, advance, filed, frozen, mark, names, open_spool, tree
 
 Faults = Callable[[Arrival], Fault | None]
 
@@ -44,8 +48,17 @@ def client(api: DemoApi) -> Iterator[ApiClient]:
         yield client
 
 
-def run(spool: Spool, client: ApiClient | None, *, cleanup: bool = False) -> Tally:
-    return Runner(Upload(spool, client, profile="basic", cleanup=cleanup), spool).once()
+def run(
+    spool: Spool,
+    client: ApiClient | None,
+    *,
+    keep_days: int | None = None,
+    hold: bool = False,
+    threads: int = 1,
+    manifest_in_zip: bool = False,
+) -> Tally:
+    stage = Upload(spool, client, profile="basic", keep_days=keep_days, hold=hold, manifest_in_zip=manifest_in_zip)
+    return Runner(stage, spool, threads=threads).once()
 
 
 def complete(spool: Spool, study: str = STUDY, instance: str = INSTANCE) -> None:
@@ -54,7 +67,10 @@ def complete(spool: Spool, study: str = STUDY, instance: str = INSTANCE) -> None
 
 
 def steps(folder: Path) -> list[dict]:
-    return [{key: value for key, value in step.items() if key not in {"began", "ended", "key"}} for step in outbox.read_attempts(folder)]
+    return [
+        {key: value for key, value in step.items() if key not in {"at", "key", "destination", "answer"}}
+        for step in Record.read(folder).steps
+    ]
 
 
 def to_upload(fault: Fault, *numbers: int) -> Faults:
@@ -108,7 +124,7 @@ def test_what_was_zipped_before_is_sent_as_it_is(spool: Spool, api: DemoApi, cli
 
 def test_cleanup_takes_the_originals_after_the_receipt_and_keeps_the_receipt(spool: Spool, api: DemoApi, client: ApiClient) -> None:
     complete(spool)
-    run(spool, client, cleanup=True)
+    run(spool, client, keep_days=0)
     kept = names(spool.sent / f"{STUDY}.1")
     assert RECEIPT in kept
     assert MANIFEST in kept
@@ -119,7 +135,7 @@ def test_cleanup_takes_the_originals_after_the_receipt_and_keeps_the_receipt(spo
 def test_cleanup_that_was_switched_on_later_or_cut_short_is_made_good(spool: Spool, client: ApiClient) -> None:
     complete(spool)
     run(spool, client)
-    run(spool, client, cleanup=True)
+    run(spool, client, keep_days=0)
     assert SERIES not in names(spool.sent / f"{STUDY}.1")
 
 
@@ -166,10 +182,21 @@ def test_an_attempt_is_recorded_before_its_first_byte_and_after_its_answer(spool
     api.fault = look
     tally = run(spool, client)
     assert tally.deferred == 1
-    assert seen == [[{"attempt": 1}]] * 2  # stamina's retry is of the same attempt
-    assert steps(folder)[1] == {"attempt": 1, "ambiguous": False, "error": steps(folder)[1]["error"]}
-    run(spool, client)
-    assert steps(spool.sent / f"{STUDY}.1")[2:] == [{"attempt": 2}, {"attempt": 2, "status": 201}]
+    packed = (spool.zips / f"{STUDY}.1.zip").read_bytes()
+    failed = {"step": "failed", "ambiguous": False, "refused": False, "error": "the API answered HTTP 503"}
+    expected = [
+        {"step": "sealed", "zip": {"size": len(packed), "sha256": sha256(packed).hexdigest()}},
+        {"step": "sending", "attempt": 1},
+        {"attempt": 1, **failed},
+        {"step": "sending", "attempt": 2},
+        {"attempt": 2, **failed},
+        {"step": "sending", "attempt": 3},
+    ]
+    assert seen == [expected[:2], expected[:4]]
+    assert steps(folder) == expected[:5]
+    run(spool, client, keep_days=0)
+    assert seen[2:] == [expected]
+    assert steps(spool.sent / f"{STUDY}.1") == [*expected, {"step": "sent", "attempt": 3, "status": 201}, {"step": "cleaned"}]
 
 
 class Killed(BaseException):
@@ -181,12 +208,12 @@ def test_a_crash_after_the_api_has_it_sends_nothing_twice(
     spool: Spool, api: DemoApi, client: ApiClient, at: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     complete(spool)
-    real_note, real_write = Outgoing.note_attempt, Outgoing.write
+    real_note, real_write = Outgoing.note, Outgoing.write
 
-    def note(self: Outgoing, facts: dict) -> None:
-        if at == "before the answer is noted" and "status" in facts:
+    def note(self: Outgoing, step: Step, **facts: object) -> None:
+        if at == "before the answer is noted" and step == Step.SENT:
             raise Killed
-        real_note(self, facts)
+        real_note(self, step, **facts)
 
     def write(self: Outgoing, name: str, document: dict) -> None:
         if at == "before the receipt" and name == RECEIPT:
@@ -197,17 +224,28 @@ def test_a_crash_after_the_api_has_it_sends_nothing_twice(
         raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(Outgoing, "note_attempt", note)
+        patch.setattr(Outgoing, "note", note)
         patch.setattr(Outgoing, "write", write)
         if at == "before it is settled":
             patch.setattr(Outgoing, "settle", settle)
         with pytest.raises(Killed):
             run(spool, client)
     assert names(spool.outbox) == [f"{STUDY}.1"]
+    frozen_by_name(spool, STUDY)  # somebody wants it sent: it is
     run(spool, client)
     assert names(spool.sent) == [f"{STUDY}.1"]
     assert len(api.accepted) == 1
-    assert api.repeats == (at != "before it is settled")
+    assert api.repeats == (at == "before the answer is noted")
+    assert_receipt_tells_of_the_accept(spool, api)
+
+
+def assert_receipt_tells_of_the_accept(spool: Spool, api: DemoApi) -> None:
+    receipt = read_json(spool.sent / f"{STUDY}.1" / RECEIPT)
+    assert receipt is not None
+    (received,) = api.accepted
+    assert (receipt["key"], receipt["zip"]["sha256"], receipt["status"]) == (received.key, received.sha256, 201)
+    assert (receipt["destination"], receipt["attempts"]) == (api.url, 1 + api.repeats)
+    assert received.sha256 in receipt["answer"]
 
 
 def test_a_server_that_forgets_the_key_but_knows_the_study_is_believed_after_an_ambiguous_end(
@@ -246,7 +284,7 @@ def test_an_unreachable_api_ends_the_pass_and_everything_stays_pending(spool: Sp
         tally = run(spool, client)
     assert tally.unavailable is not None
     assert names(spool.outbox) == [f"{STUDY}.1", f"{OTHER_STUDY}.1"]
-    assert [len(steps(spool.outbox / name)) for name in names(spool.outbox)] in ([2, 0], [0, 2])
+    assert [len(steps(spool.outbox / name)) for name in names(spool.outbox)] == [3, 0]
 
 
 def test_wrong_credentials_make_no_dead_letter(spool: Spool, api: DemoApi) -> None:
@@ -255,6 +293,21 @@ def test_wrong_credentials_make_no_dead_letter(spool: Spool, api: DemoApi) -> No
         tally = run(spool, client)
     assert tally.unavailable is not None
     assert names(spool.outbox) == [f"{STUDY}.1"]
+
+
+@pytest.mark.parametrize("fault", [Fault(status=404), Fault(status=403, body=b"\x1b[2J")], ids=["404", "403"])
+@pytest.mark.parametrize("path", [LOGIN, UPLOAD])
+def test_status_says_why_no_study_is_sent_until_one_is(spool: Spool, api: DemoApi, client: ApiClient, fault: Fault, path: str) -> None:
+    complete(spool)
+    api.fault = lambda arrival: fault if arrival.path == path else None
+    run(spool, client)
+    assert f"HTTP {fault.status}" in (status.read(spool).stopped or "")
+    api.fault = lambda _: None
+    run(spool, client)
+    assert status.read(spool).stopped is None
+    complete(spool, OTHER_STUDY)
+    run(spool, None)
+    assert status.read(spool).stopped is None
 
 
 def test_two_uploaders_send_a_study_once(spool: Spool, api: DemoApi, client: ApiClient, tmp_path: Path) -> None:
@@ -318,6 +371,25 @@ def test_a_crash_between_manifest_and_zip_sends_what_the_manifest_says(
     assert names(spool.sent) == sorted([one.name, f"{STUDY}.1"])
 
 
+@pytest.mark.parametrize("wanted", [False, True])
+def test_the_zip_holds_the_manifest_only_where_it_is_wanted_and_is_the_same_after_a_crash(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch, wanted: bool
+) -> None:
+    complete(spool)
+    run(spool, None, manifest_in_zip=wanted)
+    path = spool.zips / f"{STUDY}.1.zip"
+    first = path.read_bytes()
+    manifest = (spool.outbox / f"{STUDY}.1" / MANIFEST).read_bytes()
+    with zipfile.ZipFile(path) as bundle:
+        assert bundle.testzip() is None
+        others = [name for name in bundle.namelist() if not name.endswith(".dcm")]
+        assert others == ([f"{STUDY}/manifest.json"] if wanted else [])
+        assert [bundle.read(name) for name in others] == ([manifest] if wanted else [])
+    path.unlink()  # as if it had died before the zip had its name
+    run(spool, None, manifest_in_zip=wanted)
+    assert path.read_bytes() == first
+
+
 def test_a_zip_left_by_an_earlier_spool_is_not_sent(spool: Spool, api: DemoApi, client: ApiClient) -> None:
     complete(spool)
     complete(spool, OTHER_STUDY)
@@ -334,16 +406,16 @@ def test_a_zip_left_by_an_earlier_spool_is_not_sent(spool: Spool, api: DemoApi, 
 def test_chosen_studies_and_no_others_are_sent(spool: Spool, api: DemoApi, client: ApiClient) -> None:
     for study in (STUDY, OTHER_STUDY):
         frozen(spool, study)
-    stage = Upload(spool, client, profile="basic", cleanup=False)
+    stage = Upload(spool, client, profile="basic")
     Runner(Chosen(stage, [Job(spool.outbox / f"{OTHER_STUDY}.1")]), spool).once()
     assert [received.name for received in api.accepted] == [f"{OTHER_STUDY}.1.zip"]
 
 
 def test_with_nothing_to_do_uploading_changes_nothing(spool: Spool, api: DemoApi, client: ApiClient) -> None:
     complete(spool)
-    run(spool, client, cleanup=True)
+    run(spool, client, keep_days=0)
     before, requests = tree(spool.root.parent), len(api.requests)
-    run(spool, client, cleanup=True)
+    run(spool, client, keep_days=0)
     after = tree(spool.root.parent)
     assert {path for path in before.keys() | after.keys() if before.get(path) != after.get(path) and "in-hand" not in path} == set()
     assert len(api.requests) == requests
@@ -374,3 +446,297 @@ def test_a_destination_that_would_get_the_password_in_clear_is_refused_where_htt
     settings = Settings(api_url="http://api.example.org/api", api_username="u", api_password="p", auto_upload=True, require_https=True)
     with pytest.raises(ConfigError), upload.build(spool, settings):
         pass
+
+
+# --- the seal ---------------------------------------------------------------------------------------------------------
+
+
+def unsure(spool: Spool, client: ApiClient, api: DemoApi) -> tuple[Path, Path]:
+    """A study whose zip the API may have got; its folder and its zip."""
+    complete(spool)
+    api.fault = to_upload(Fault(reset_at=1.0))
+    assert run(spool, client).deferred == 1
+    api.fault = lambda _: None
+    return spool.outbox / f"{STUDY}.1", spool.zips / f"{STUDY}.1.zip"
+
+
+def reasons(spool: Spool) -> list[str]:
+    return [item.reason for item in quarantine.items(spool)]
+
+
+@pytest.mark.parametrize("how", ["changed", "cut short", "gone"])
+def test_a_zip_that_is_not_the_sealed_one_is_made_anew_and_what_was_sealed_is_sent(
+    spool: Spool, api: DemoApi, client: ApiClient, how: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder, packed = unsure(spool, client, api)
+    sealed = packed.read_bytes()
+    packed.unlink()
+    if how != "gone":
+        packed.write_bytes(b"x" + sealed[1:] if how == "changed" else sealed[:-1])
+    run(spool, client)
+    assert api.accepted[0].path.read_bytes() == sealed
+    assert [step["step"] for step in steps(spool.sent / folder.name)].count("sealed") == 1
+    assert ("not the one that was sealed" in caplog.text) == (how != "gone")
+
+
+def test_a_zip_changed_between_two_passes_of_one_process_is_not_sent(spool: Spool, api: DemoApi, client: ApiClient) -> None:
+    _, packed = unsure(spool, client, api)
+    sealed = packed.read_bytes()
+    stage = Upload(spool, client, profile="basic")
+    api.fault = to_upload(Fault(status=503))
+    Runner(stage, spool).once()
+    packed.write_bytes(b"x" + sealed[1:])
+    api.fault = lambda _: None
+    Runner(stage, spool).once()
+    assert api.accepted[0].path.read_bytes() == sealed
+
+
+def other_zips(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As another version of zlib would make them."""
+    monkeypatch.setattr(archive, "_LEVEL", 0)
+
+
+@pytest.mark.parametrize("how", ["by name", "requeued"])
+def test_other_bytes_than_the_api_may_have_got_are_a_dead_letter_until_somebody_wants_them_sent(
+    spool: Spool, api: DemoApi, client: ApiClient, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, packed = unsure(spool, client, api)
+    packed.unlink()
+    other_zips(monkeypatch)
+    assert run(spool, client).rejected == 1
+    assert reasons(spool) == ["zip-changed"]
+    assert api.accepted == []
+    if how == "by name":
+        frozen_by_name(spool, STUDY)
+    else:
+        for item in quarantine.find(spool, "zip-changed"):
+            quarantine.requeue(spool, item, 1)
+    run(spool, client)
+    assert [received.name for received in api.accepted] == [f"{STUDY}.1.zip"]
+
+
+def test_a_zip_of_which_the_api_surely_has_nothing_may_be_sealed_anew(
+    spool: Spool, api: DemoApi, client: ApiClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    complete(spool)
+    api.fault = to_upload(Fault(status=503))
+    run(spool, client)
+    (spool.zips / f"{STUDY}.1.zip").unlink()
+    other_zips(monkeypatch)
+    api.fault = lambda _: None
+    run(spool, client)
+    (received,) = api.accepted
+    receipt = read_json(spool.sent / f"{STUDY}.1" / RECEIPT)
+    assert receipt is not None
+    assert receipt["zip"] == {"name": received.name, "size": received.size, "sha256": received.sha256}
+
+
+@pytest.mark.parametrize("sent_before", [True, False])
+def test_instances_that_are_not_what_the_manifest_says_are_never_sent(
+    spool: Spool, api: DemoApi, client: ApiClient, sent_before: bool
+) -> None:
+    if sent_before:
+        unsure(spool, client, api)
+    else:
+        complete(spool)
+        run(spool, None)
+    (spool.zips / f"{STUDY}.1.zip").unlink()
+    (spool.outbox / f"{STUDY}.1" / SERIES / f"{INSTANCE}.dcm").write_bytes(b"rotten")
+    run(spool, client)
+    assert reasons(spool) == ["instances-changed"]
+    frozen_by_name(spool, STUDY)
+    run(spool, client)
+    assert reasons(spool) == ["instances-changed"]
+    assert api.accepted == []
+
+
+# --- what may have arrived --------------------------------------------------------------------------------------------
+
+
+def test_an_interrupted_request_is_recorded_as_ambiguous_and_repeated(
+    spool: Spool, api: DemoApi, client: ApiClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    complete(spool)
+    with monkeypatch.context() as patch:
+        patch.setattr(ApiClient, "_judge", raise_killed)
+        with pytest.raises(Killed):
+            run(spool, client)
+    assert steps(spool.outbox / f"{STUDY}.1")[-1]["step"] == "sending"
+    run(spool, client)
+    told = [(step["step"], step.get("ambiguous")) for step in steps(spool.sent / f"{STUDY}.1")]
+    assert told == [("sealed", None), ("sending", None), ("failed", True), ("sending", None), ("sent", None)]
+    assert (len(api.accepted), api.repeats) == (1, 1)
+
+
+def raise_killed(*_: object) -> None:
+    raise Killed
+
+
+@pytest.mark.parametrize("how", ["lost answer", "killed"])
+def test_what_may_have_arrived_is_held_where_that_is_wanted_and_sent_by_hand(
+    spool: Spool, api: DemoApi, client: ApiClient, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    complete(spool)
+    complete(spool, OTHER_STUDY)
+    api.fault = to_upload(Fault(lose_answer=how == "lost answer"), 1)
+    with monkeypatch.context() as patch:
+        if how == "killed":
+            patch.setattr(ApiClient, "_judge", raise_killed)
+            with pytest.raises(Killed):
+                run(spool, client, hold=True)
+        else:
+            run(spool, client, hold=True)
+    for _ in range(2):
+        assert run(spool, client, hold=True).deferred == 1
+    assert len(api.accepted) == 2
+    assert api.repeats == 0
+    assert [step["step"] for step in steps(spool.outbox / f"{STUDY}.1")] == ["sealed", "sending", "failed", "held"]
+    (held,) = [study for study in status.read(spool).studies if study.state == "held"]
+    assert f"dicomrx upload {STUDY}.1" in held.note
+    assert frozen_by_name(spool, f"{STUDY}.1")
+    run(spool, client, hold=True)
+    assert names(spool.sent) == [f"{STUDY}.1", f"{OTHER_STUDY}.1"]
+    assert (len(api.accepted), api.repeats) == (2, 1)
+
+
+def test_what_surely_did_not_arrive_is_retried_also_where_the_rest_is_held(spool: Spool, api: DemoApi, client: ApiClient) -> None:
+    complete(spool)
+    api.fault = to_upload(Fault(status=503), 1)
+    assert run(spool, client, hold=True).done == 1
+
+
+def test_a_study_held_by_an_earlier_setting_is_sent(spool: Spool, api: DemoApi, client: ApiClient) -> None:
+    unsure(spool, client, api)
+    assert run(spool, client, hold=True).deferred == 1
+    assert run(spool, client).done == 1
+
+
+# --- order, and several at once ---------------------------------------------------------------------------------------
+
+
+def test_studies_are_sent_by_age_whatever_was_tried_before(spool: Spool, api: DemoApi, client: ApiClient) -> None:
+    for study in ("2.25.3", "2.25.1", "2.25.2"):
+        complete(spool, study)
+    api.fault = to_upload(Fault(status=503))
+    run(spool, client)
+    api.fault = lambda _: None
+    run(spool, client)
+    assert [received.name for received in api.accepted] == ["2.25.3.1.zip", "2.25.1.1.zip", "2.25.2.1.zip"]
+
+
+def test_one_study_that_meets_a_conflict_for_ever_does_not_stop_the_others(spool: Spool, api: DemoApi, client: ApiClient) -> None:
+    complete(spool)
+    complete(spool, OTHER_STUDY)
+    api.fault = to_upload(Fault(status=409), 1, 3)  # 1 and 3 are of the first study, 2 is of the other
+    assert run(spool, client).unavailable is not None
+    assert run(spool, client).unavailable is not None
+    assert names(spool.sent) == [f"{OTHER_STUDY}.1"]
+    assert names(spool.outbox) == [f"{STUDY}.1"]
+    (left,) = [study for study in status.read(spool).studies if study.state == "pending"]
+    assert "HTTP 409" in left.note
+    assert "look there" in left.note
+
+
+def test_a_large_study_does_not_hold_back_those_behind_it(spool: Spool, api: DemoApi, client: ApiClient) -> None:
+    complete(spool)
+    rest = [f"2.25.{number}" for number in range(300, 310)]
+    done = threading.Event()
+
+    def slow_first(arrival: Arrival) -> Fault | None:
+        if arrival == Arrival(UPLOAD, 1):
+            done.wait(20)  # until all the others are sent, those that come later too
+        return None
+
+    api.fault = slow_first
+    runner = Runner(Upload(spool, client, profile="basic"), spool, 0.1, threads=2)
+    thread = threading.Thread(target=runner.forever)
+    thread.start()
+    try:
+        for study in rest:
+            complete(spool, study)
+        wait_until(lambda: len(api.accepted) == len(rest), 15)
+        assert names(spool.outbox) == [f"{STUDY}.1"]
+        done.set()
+        wait_until(lambda: len(api.accepted) == 1 + len(rest), 15)
+    finally:
+        done.set()
+        runner.stop()
+        thread.join()
+
+
+def test_many_studies_at_once_are_each_sent_once_with_one_login_more_where_the_token_expires(
+    spool: Spool, api: DemoApi, client: ApiClient
+) -> None:
+    for number in range(300, 320):
+        complete(spool, f"2.25.{number}")
+    api.fault = lambda arrival: Fault(meanwhile=api.expire_tokens) if arrival == Arrival(UPLOAD, 10) else None
+    tally = run(spool, client, threads=4)
+    assert (tally.deferred, tally.rejected, tally.unavailable) == (0, 0, None)
+    assert sorted(received.name for received in api.accepted) == [f"2.25.{number}.1.zip" for number in range(300, 320)]
+    assert [request.path for request in api.requests].count(LOGIN) == 2
+
+
+def test_a_death_while_sending_is_no_strike_against_the_study(spool: Spool, client: ApiClient, tmp_path: Path) -> None:
+    complete(spool)
+    seen: list[set[str]] = []
+
+    def look(*_: object, **__: object) -> None:
+        seen.append({hand.read_text() for hand in spool.scratch.path.glob("in-hand*")})
+        raise Killed
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ApiClient, "upload", look)
+        with pytest.raises(Killed):
+            run(spool, client)
+    assert seen == [{""}]
+
+
+def test_status_tells_how_far_a_study_is_sent(spool: Spool, api: DemoApi, client: ApiClient) -> None:
+    filed(spool, data=os.urandom(3_000_000))
+    assert mark(spool)
+    seen: list[status.StudyState] = []
+
+    def look() -> None:
+        seen.extend(study for study in status.read(spool).studies if study.state == "sending")
+
+    api.fault = to_upload(Fault(status=503, meanwhile=look), 1)
+    run(spool, client)
+    size = (spool.zips / f"{STUDY}.1.zip").stat().st_size
+    (sending,) = seen
+    assert sending.total_bytes == size
+    assert sending.sent_bytes is not None
+    assert 0 < sending.sent_bytes <= size
+    assert names(spool.run_dir / "sending") == []
+    assert [study.state for study in status.read(spool).studies] == ["sent"]
+
+
+# --- retention --------------------------------------------------------------------------------------------------------
+
+
+def test_data_and_zip_are_kept_for_so_many_days_and_the_receipt_for_good(spool: Spool, client: ApiClient) -> None:
+    complete(spool)
+    day = 86400
+    run(spool, client, keep_days=30)
+    advance(29 * day, spool)
+    run(spool, client, keep_days=30)
+    sent = spool.sent / f"{STUDY}.1"
+    assert (sent / SERIES / f"{INSTANCE}.dcm").exists()
+    assert (spool.zips / f"{STUDY}.1.zip").exists()
+    advance(day + 60, spool)
+    run(spool, client)
+    assert (sent / SERIES / f"{INSTANCE}.dcm").exists()  # none given: for ever
+    run(spool, client, keep_days=30)
+    assert not (sent / SERIES).exists()
+    assert names(spool.zips) == [".tmp"]
+    (receipt,) = status.sent(spool)
+    assert (receipt["study"], receipt["status"], receipt["instances"]) == (STUDY, 201, 1)
+    assert steps(sent)[-1] == {"step": "cleaned"}
+    before = tree(spool.sent)
+    run(spool, client, keep_days=30)
+    assert tree(spool.sent) == before
+
+
+@pytest.mark.parametrize(("given", "days"), [({}, None), ({"keep_days": 7}, 7), ({"cleanup_after_upload": True, "keep_days": 7}, 0)])
+def test_cleanup_after_upload_is_no_days_at_all(spool: Spool, given: dict, days: int | None) -> None:
+    with upload.build(spool, Settings(**given)) as stage:
+        assert stage._keep_days == days

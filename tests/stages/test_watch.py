@@ -1,17 +1,22 @@
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from dicomrx.runner import Runner, Tally
-from dicomrx.spool import incoming
+from dicomrx.spool import evidence, incoming, quarantine
+from dicomrx.spool.completion import Rules
+from dicomrx.spool.evidence import Sighting
 from dicomrx.spool.intake import Intake
 from dicomrx.spool.layout import ARRIVED, MARKER, Spool, read_json
+from dicomrx.spool.ledger import Fate
 from dicomrx.spool.studies import Study, is_marked
 from dicomrx.stages.watch import Watch
-from tests.spool_rig import OTHER_STUDY, SERIES, STUDY, advance, die, drop, file_one, filed, names, open_spool, receive, tree
+from tests.spool_rig import OTHER_STUDY, SECOND, SERIES, STUDY, advance, die, drop, file_one, filed, names, open_spool, receive, tree
 
 QUIET_S = 60.0
+RULES = Rules(QUIET_S)
 
 
 @pytest.fixture
@@ -27,13 +32,22 @@ def intake(spool: Spool) -> Iterator[Intake]:
     intake.stop(cut=False)
 
 
-def watch(spool: Spool) -> Tally:
-    return Runner(Watch(spool, QUIET_S), spool).once()
+def watch(spool: Spool, rules: Rules = RULES) -> Tally:
+    return Runner(Watch(spool, rules), spool).once()
 
 
-def marked(spool: Spool, study: str = STUDY) -> bool:
-    watch(spool)
+def marked(spool: Spool, study: str = STUDY, rules: Rules = RULES) -> bool:
+    watch(spool, rules)
     return is_marked(spool, study)
+
+
+def arrive(spool: Spool, intake: Intake, number: int, calling: str = "CT1", modality: str = "CT") -> None:
+    """Receive and file the instance with this number, and note what it told."""
+    arrival = receive(intake, number=number)
+    instance = f"2.25.{number}"
+    with Study.locked(spool, STUDY):
+        evidence.note(spool, STUDY, Sighting.of(arrival, Fate.FILED, (SERIES, instance), (str(number), modality, calling)))
+    file_one(spool, arrival, instance=instance)
 
 
 def test_a_study_is_complete_when_it_has_been_quiet_for_long_enough(spool: Spool, intake: Intake) -> None:
@@ -95,6 +109,21 @@ def test_after_a_restart_the_wait_begins_anew(spool: Spool) -> None:
     second.stop(cut=False)
 
 
+def test_what_was_quiet_before_the_receiver_closed_completes_so_that_a_full_disk_empties_itself(spool: Spool, intake: Intake) -> None:
+    file_one(spool, receive(intake))
+    late = receive(intake, number=2)
+    advance(61, spool)
+    file_one(spool, receive(intake, number=3), OTHER_STUDY)
+    advance(59, spool)
+    intake._min_free = 1 << 62
+    intake.tend()
+    advance(3600, spool)
+    assert not marked(spool)  # an instance of it still waits to be filed
+    file_one(spool, late, instance=SECOND)
+    assert marked(spool)
+    assert not is_marked(spool, OTHER_STUDY)  # its sender may be among those refused
+
+
 def test_while_a_receiver_is_dead_or_closed_nothing_completes(spool: Spool, tmp_path: Path) -> None:
     victim = open_spool(tmp_path)
     dead = Intake(victim)
@@ -125,7 +154,7 @@ def test_while_files_of_others_are_not_adopted_nothing_completes(spool: Spool, m
 def test_what_arrives_between_scan_and_mark_prevents_the_mark(spool: Spool, intake: Intake) -> None:
     file_one(spool, receive(intake))
     advance(61, spool)
-    stage = Watch(spool, QUIET_S)
+    stage = Watch(spool, RULES)
     (job,) = stage.scan()
     reception = intake.begin(1, 2)
     advance(-61, spool)
@@ -142,7 +171,7 @@ def test_what_arrives_between_scan_and_mark_prevents_the_mark(spool: Spool, inta
 def test_two_watchers_mark_a_study_once(spool: Spool) -> None:
     filed(spool)
     advance(61, spool)
-    stage = Watch(spool, QUIET_S)
+    stage = Watch(spool, RULES)
     (job,) = stage.scan()
     stage.process(job)
     before = tree(spool.studies)
@@ -159,6 +188,131 @@ def test_a_study_of_which_no_arrival_is_noted_waits_from_now(spool: Spool, intak
     assert not marked(spool)
     advance(2, spool)
     assert marked(spool)
+
+
+def test_a_study_waits_as_long_as_the_rules_for_its_senders_and_modalities_want(spool: Spool, intake: Intake) -> None:
+    rules = Rules(QUIET_S, {"PACS": 600, "FAST": 5})
+    arrive(spool, intake, 1, calling="FAST")
+    advance(6, spool)
+    assert marked(spool, rules=rules)
+    arrive(spool, intake, 2, calling="PACS")
+    stage = Runner(Watch(spool, rules), spool)
+    advance(599, spool)
+    stage.once()
+    assert not is_marked(spool, STUDY)
+    advance(2, spool)
+    stage.once()
+    assert is_marked(spool, STUDY)
+
+
+def test_gaps_lengthen_the_wait_and_what_fills_them_ends_that(spool: Spool, intake: Intake) -> None:
+    rules = Rules(QUIET_S, evidence_wait_s=900)
+    stage = Runner(Watch(spool, rules), spool)
+    arrive(spool, intake, 1)
+    late = receive(intake, number=2)
+    arrive(spool, intake, 3)
+    told = Sighting.of(late, Fate.FILED, (SERIES, SECOND), ("2", "CT", "CT1"))
+    advance(600, spool)
+    assert not marked(spool, rules=rules)  # its backlog holds it
+    (spool.incoming / late.name).rename(held := spool.root / ".held")
+    stage.once()
+    assert not is_marked(spool, STUDY)  # the gap holds it
+    held.rename(spool.incoming / late.name)
+    with Study.locked(spool, STUDY):
+        evidence.note(spool, STUDY, told)
+    file_one(spool, late, instance=SECOND)  # older than the newest arrival: only the evidence has changed
+    stage.once()
+    assert is_marked(spool, STUDY)
+    marker = read_json(spool.studies / STUDY / MARKER)
+    assert marker is not None
+    assert (marker["rule"], marker["confidence"], marker["quiet_s"]) == ("quiet", "high", QUIET_S)
+
+
+def test_the_ceiling_ends_the_wait_for_evidence_and_never_that_for_the_watermark(spool: Spool, intake: Intake) -> None:
+    rules = Rules(QUIET_S, evidence_wait_s=900)
+    arrive(spool, intake, 1)
+    arrive(spool, intake, 3)
+    slow = intake.begin(1, 9)
+    advance(3000, spool)
+    assert not marked(spool, rules=rules)
+    slow.drop()
+    assert marked(spool, rules=rules)
+    marker = read_json(spool.studies / STUDY / MARKER)
+    assert marker is not None
+    assert (marker["rule"], marker["confidence"], marker["quiet_s"]) == ("ceiling", "low", 900)
+    assert marker["evidence"]["gaps"] == {SERIES: [[2, 2]]}
+
+
+def test_an_aborted_last_association_lengthens_the_wait_and_sending_all_again_ends_that(spool: Spool, intake: Intake) -> None:
+    rules = Rules(QUIET_S, evidence_wait_s=900)
+    intake.note_association(1, ended="open", instances=0)
+    arrive(spool, intake, 1)
+    intake.note_association(1, ended="aborted", instances=1)
+    advance(300, spool)
+    assert not marked(spool, rules=rules)
+    for number in (1, 2):
+        again = receive(intake, association=2, number=number)
+        with Study.locked(spool, STUDY):
+            fate = Fate.DUPLICATE if number == 1 else Fate.FILED
+            evidence.note(spool, STUDY, Sighting.of(again, fate, (SERIES, f"2.25.{number}"), (str(number), "CT", "CT1")))
+        file_one(spool, again, instance=f"2.25.{number}")
+    intake.note_association(2, ended="released", instances=2)
+    advance(59, spool)
+    assert not marked(spool, rules=rules)
+    advance(2, spool)
+    assert marked(spool, rules=rules)
+    marker = read_json(spool.studies / STUDY / MARKER)
+    assert marker is not None
+    assert marker["evidence"]["associations"] == {"aborted": 1, "released": 1}
+    assert marker["confidence"] == "high"
+
+
+def test_what_is_requeued_in_the_middle_of_a_study_begins_its_wait_anew(spool: Spool, intake: Intake) -> None:
+    file_one(spool, receive(intake))
+    second = receive(intake, number=2)
+    assert quarantine.put_aside(spool, spool.incoming / second.name, "anonymize", "bug")
+    advance(59, spool)
+    (item,) = quarantine.items(spool)
+    requeued = quarantine.requeue(spool, item, 1)
+    advance(2, spool)
+    assert not marked(spool)  # the one that comes back began 59 s after the last
+    (again,) = incoming.arrivals(spool)
+    assert requeued.name == again.name
+    file_one(spool, again, instance=SECOND)
+    assert not is_marked(spool, STUDY)
+    advance(57, spool)
+    assert not marked(spool)
+    advance(2, spool)
+    assert marked(spool)
+
+
+def test_a_folder_dropped_by_others_completes_when_all_of_it_is_filed(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever times its files bear, and however slowly they are copied."""
+    monkeypatch.setattr(incoming, "QUIET_S", 0.3)
+    adoption = incoming.Adoption(spool)
+    filed(spool)
+    for number, age_s in enumerate([10 * 365 * 86400.0, -86400.0, 0.0]):
+        drop(spool, f"export/series/{number}.dcm", age_s=age_s)
+        advance(100, spool)
+        assert adoption.run() == []  # it is young
+        assert not marked(spool)
+    time.sleep(0.35)
+    (spool.incoming / "export" / "series" / "2.dcm").write_bytes(b"still being copied")
+    first = adoption.run()
+    assert len(first) == 2
+    advance(100, spool)
+    assert not marked(spool)
+    for number, arrival in enumerate(first):
+        file_one(spool, arrival, instance=f"2.25.{10 + number}")
+    time.sleep(0.35)
+    (last,) = adoption.run()
+    time.sleep(0.35)
+    adoption.run()  # the folder itself goes
+    advance(1000, spool)
+    assert not marked(spool)  # it may have lain there before the others were quiet
+    file_one(spool, last, instance=SECOND)
+    assert marked(spool)
+    assert names(spool.incoming) == []
 
 
 def test_an_empty_folder_is_removed_once_the_watermark_has_passed_it(spool: Spool, intake: Intake) -> None:

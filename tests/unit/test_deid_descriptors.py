@@ -182,6 +182,7 @@ def test_dates_never_stay_whole_or_in_part(before: str, joint: str, date: str, o
         "12\u200b.03.1985",
         "10.V.99 geb.",
         "1.I.00",
+        "11.X.2000",
         "12 Foo 85",
         "12.03 Kopf",
         "12.3. Kopf",

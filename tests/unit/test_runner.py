@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 from watchdog.observers.api import BaseObserver
 
-from dicomrx import runner
+from dicomrx import hints, runner
 from dicomrx.errors import ConfigError, Defer, Reject, UnavailableError
-from dicomrx.runner import Chosen, Hints, Job, Runner
+from dicomrx.hints import Hints
+from dicomrx.runner import Chosen, Job, Runner
 from dicomrx.spool import durable, incoming, quarantine
 from dicomrx.spool.layout import Spool
 from tests.spool_rig import STUDY, die, drop, filed, frozen, names, open_spool, tree
@@ -263,6 +264,85 @@ def test_chosen_jobs_and_no_others_are_done_once(spool: Spool) -> None:
     assert names(spool.incoming) == ["a", "b"]
 
 
+# Threads
+
+
+class ClaimAndEat(Eat):
+    def process(self, job: Job) -> None:
+        with incoming.claimed(job.path) as file:
+            if file is not None:
+                super().process(job)
+
+
+def test_several_threads_share_the_jobs_and_a_long_one_holds_back_none(spool: Spool, running: Callable[[Runner], object]) -> None:
+    put(spool, "a-long-one")
+    ended = threading.Event()
+
+    def work(job: Job) -> None:
+        if job.path.name == "a-long-one":
+            ended.wait(20)
+
+    stage = ClaimAndEat(spool.incoming, work)
+    running(Runner(stage, spool, 0.05, threads=2))
+    wait_until(lambda: stage.tried == ["a-long-one"])
+    put(spool, "b", "c")
+    wait_until(lambda: stage.done == ["b", "c"])
+    ended.set()
+    wait_until(lambda: stage.done == ["b", "c", "a-long-one"])
+
+
+def test_once_with_several_threads_counts_each_job_once(spool: Spool) -> None:
+    put(spool, *(f"{number:02}" for number in range(30)))
+    stage = ClaimAndEat(spool.incoming, raising(Defer("not now", 60), "07"))
+    tally = Runner(stage, spool, threads=3).once()
+    assert sorted(stage.done) == [f"{number:02}" for number in range(30) if number != 7]
+    assert tally.done >= 29
+    assert tally.deferred >= 1
+    assert tally.unavailable is None
+
+
+def test_a_thread_that_ends_by_a_bug_of_the_stage_ends_the_runner(spool: Spool) -> None:
+    stage = Eat(spool.incoming)
+
+    def scan() -> Iterator[Job]:
+        if threading.current_thread() is not threading.main_thread():
+            raise ConfigError
+        return iter(())
+
+    stage.scan = scan  # type: ignore[method-assign]
+    with pytest.raises(ConfigError):
+        Runner(stage, spool, 0.05, threads=2).forever()
+
+
+def test_what_each_thread_has_in_hand_when_its_process_dies_gets_a_strike(spool: Spool, tmp_path: Path) -> None:
+    put(spool, "a", "b")
+    victim = open_spool(tmp_path)
+    victim.in_hand(victim.incoming / "a")
+    thread = threading.Thread(target=victim.in_hand, args=(victim.incoming / "b",))
+    thread.start()
+    thread.join()
+    die(victim)
+    spool.sweep()
+    assert [spool.strikes(name) for name in ("a", "b")] == [1, 1]
+
+
+def test_a_destination_that_refuses_is_asked_less_and_less_often(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(spool, "a")
+    waited: list[float] = []
+    one = Runner(Eat(spool.incoming, raising(UnavailableError("down"))), spool)
+
+    def wait(seconds: float | None = None) -> bool:
+        waited.append(seconds or 0)
+        if len(waited) == 7:
+            one._stop.set()
+        return False
+
+    monkeypatch.setattr(one._stop, "wait", wait)
+    monkeypatch.setattr(one._wake, "wait", lambda _: None)
+    one.forever()
+    assert waited == [2, 4, 8, 16, 30, 30, 30]
+
+
 # Strikes of the dead
 
 
@@ -374,7 +454,7 @@ def observers() -> list[BaseObserver]:
 def test_lost_events_only_delay(
     spool: Spool, impatient: None, monkeypatch: pytest.MonkeyPatch, running: Callable[[Runner], object]
 ) -> None:
-    monkeypatch.setattr(runner._Wake, "on_any_event", lambda *_: None)
+    monkeypatch.setattr(hints._Wake, "on_any_event", lambda *_: None)
     stage = Eat(spool.incoming)
     running(Runner(stage, spool, 0.2))
     wait_until(observers)

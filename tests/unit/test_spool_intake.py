@@ -113,11 +113,11 @@ def test_a_reception_that_outlives_a_closing_keeps_its_old_run_directory(spool: 
     intake._min_free = 0
     intake.tend()
     assert [names(run) for run in runs(spool)] == [[*names(runs(spool)[0])], [OPEN]]
-    assert horizon(spool).blocked
+    assert horizon(spool).closed
     arrival = reception.keep()
     assert arrival.run == runs(spool)[0].name[-8:] or len(runs(spool)) == 1
     assert len(runs(spool)) == 1
-    assert not horizon(spool).blocked
+    assert not horizon(spool).closed
     intake.stop(cut=False)
 
 
@@ -130,7 +130,7 @@ def test_a_full_disk_closes_the_intake_and_leaves_no_torn_file(small_disk: Path)
             reception.write(bytes(8 << 20))
         assert caught.value.errno == errno.ENOSPC
         assert names(run) == [*names(run)[:1], CLOSED]
-        assert horizon(spool).blocked
+        assert horizon(spool).closed
         reception.drop()
         assert names(spool.incoming) == []
         kept = receive(intake, number=2)  # there is room for a small one: the intake has opened again by itself
@@ -171,7 +171,7 @@ def test_a_disk_that_fails_in_keep_closes_the_intake_and_nothing_is_acknowledged
 
     with monkeypatch.context() as patch:
         if step == "ledger":
-            patch.setattr(spool.ledger, "note", fail)
+            patch.setattr(intake._run.arrivals, "note", fail)
         else:
             patch.setattr(durable, step, fail)
         with pytest.raises(OSError, match="Input/output"):
@@ -197,6 +197,8 @@ def test_a_sick_disk_ends_no_receiver_and_leaks_no_run_directory(spool: Spool, m
         patch.setattr(spool.ledger, "register", fail)
         for _ in range(3):
             intake.tend()
+            with pytest.raises(OSError, match="closed"):
+                intake.begin(1, 1)
     assert runs(spool) == before
     assert intake.space_left()
     intake.stop(cut=False)

@@ -6,21 +6,25 @@ import logging
 import os
 import shutil
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import hypothesis.strategies as st
 import pytest
-from hypothesis import settings
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis import Phase, settings
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
-from dicomrx.spool import durable, incoming, outbox, quarantine
+from dicomrx.spool import durable, incoming, outbox, quarantine, watermark
+from dicomrx.spool.completion import Rules
 from dicomrx.spool.intake import Intake, Reception
-from dicomrx.spool.layout import MANIFEST, RECEIPT, read_json
+from dicomrx.spool.layout import MANIFEST, RECEIPT, Spool, read_json
 from dicomrx.spool.names import Arrival
 from dicomrx.spool.outbox import Outgoing, frozen_studies
+from dicomrx.spool.sending import Step
 from dicomrx.spool.studies import Study, is_marked, open_studies
 from dicomrx.stages.watch import Watch
 from tests.spool_rig import NS, advance, die, file_one, open_spool
@@ -41,7 +45,7 @@ def dying_at(step: int) -> Iterator[None]:
     real = durable.sync_directory
     left = [step]
 
-    def sync_directory(path: Path) -> None:
+    def sync_directory(path: Path | str) -> None:
         left[0] -= 1
         if left[0] == 0:
             raise Killed
@@ -70,9 +74,11 @@ class Pipeline(RuleBasedStateMachine):
         self.worker = open_spool(self.root)
         self.intake: Intake | None = Intake(self.receiving)
         self.started = self.receiving.now()
-        self.must_block = False
+        self.dead = False
+        self.closed_at: int | None = None
         self.receptions: list[tuple[Reception, Content]] = []
         self.acknowledged: dict[Arrival, Content] = {}
+        self.latest: Arrival
         self.newest: dict[str, int] = {}
         self.taken: dict[str, list[Content]] = {}
         self.number = 0
@@ -94,7 +100,8 @@ class Pipeline(RuleBasedStateMachine):
         self.receiving = open_spool(self.root)
         self.started = self.receiving.now()
         self.intake = Intake(self.receiving)
-        self.must_block = False
+        self.dead = False
+        self.closed_at = None
 
     def die(self) -> None:
         if self.intake is not None:
@@ -105,27 +112,46 @@ class Pipeline(RuleBasedStateMachine):
                 os.close(reception._fd)
             self.receptions.clear()
             self.intake = None
-            self.must_block = True
+            self.dead = True
 
     def stop(self) -> None:
-        if self.intake is not None and not self.receptions and not self.must_block:
+        if self.intake is not None and not self.receptions and self.closed_at is None:
             self.intake.stop(cut=False)
             self.intake = None
 
     def close(self) -> None:
-        if self.intake is not None:
+        if self.intake is not None and self.closed_at is None:
             self.intake._min_free = 1 << 62
             self.intake.tend()
-            self.must_block = True
+            self.closed_at = min([self.receiving.now(), *(reception._begin for reception, _ in self.receptions)])
 
     def open(self) -> None:
         if self.intake is None:
             self.start()
-        elif self.must_block:
+        elif self.closed_at is not None:
             self.started = self.receiving.now()
             self.intake._min_free = 0
             self.intake.tend()
-            self.must_block = False
+            self.closed_at = None
+
+    def reboot(self, hours: int) -> None:
+        """Everything dies, and the wall clock comes back wrong by so much."""
+        self.die()
+        for spool in (self.receiving, self.worker):
+            die(spool)
+        for anchor in (self.root / "storage" / ".run" / "clock").glob("[!.]*"):
+            anchor.unlink()
+        right = time.time_ns
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(time, "time_ns", lambda: right() + hours * 3600 * NS)
+            self.receiving, self.worker = open_spool(self.root), open_spool(self.root)
+            self.worker.now()
+        self.worker.sweep()
+
+    @rule(hours=st.sampled_from([-24 * 365, -2, 2]), step=steps)
+    def wrong_clock_at_boot(self, hours: int, step: int) -> None:
+        self.reboot(hours)
+        self.watch(step)
 
     @rule(how=st.lists(st.sampled_from(["die", "stop", "close", "open"]), min_size=1, max_size=3), step=steps)
     def receiver(self, how: list[str], step: int) -> None:
@@ -133,7 +159,7 @@ class Pipeline(RuleBasedStateMachine):
             getattr(self, event)()
         self.time_passes(61, step)
 
-    @precondition(lambda self: self.intake is not None and not self.must_block and len(self.receptions) < 3)
+    @precondition(lambda self: self.intake is not None and self.closed_at is None and len(self.receptions) < 3)
     @rule(content=contents)
     def begin(self, content: Content) -> None:
         assert self.intake is not None
@@ -147,7 +173,8 @@ class Pipeline(RuleBasedStateMachine):
     def end(self, which: int, keep: bool) -> None:
         reception, content = self.receptions.pop(which % len(self.receptions))
         if keep:
-            self.acknowledged[reception.keep()] = content
+            self.latest = reception.keep()
+            self.acknowledged[self.latest] = content
         else:
             reception.drop()
 
@@ -162,7 +189,7 @@ class Pipeline(RuleBasedStateMachine):
     @rule(content=contents, step=steps)
     def receive_and_file(self, content: Content, step: int) -> None:
         self.receive(content)
-        self.work_off(max(self.acknowledged, key=lambda arrival: arrival.end), step)
+        self.work_off(self.latest, step)
 
     # Time
 
@@ -206,7 +233,7 @@ class Pipeline(RuleBasedStateMachine):
     @rule(content=contents, step=steps)
     def reject(self, content: Content, step: int) -> None:
         self.receive(content)
-        path = self.worker.incoming / incoming.arrivals(self.worker)[-1].name
+        path = self.worker.incoming / self.latest.name
         self.work(step, lambda: quarantine.put_aside(self.worker, path, "anonymize", "bug"))
 
     @rule(content=contents, step=steps)
@@ -231,21 +258,22 @@ class Pipeline(RuleBasedStateMachine):
     def watch(self, step: int) -> None:
         before = {study for study in STUDIES if is_marked(self.worker, study)}
         bound = self.bound()
-        stage = Watch(self.worker, QUIET_S)
+        stage = Watch(self.worker, Rules(QUIET_S))
         for job in stage.scan():
             self.work(step, lambda: stage.process(job))  # noqa: B023  done at once
             if step:
                 break
         for study in STUDIES:
             if study not in before and is_marked(self.worker, study):
-                assert not self.must_block, "marked while the receiver was dead or closed"
+                assert not self.dead, "marked while the receiver was dead"
                 assert self.newest[study] + QUIET_S * NS <= bound, "marked before its watermark"
                 assert self.intake is None or self.started + QUIET_S * NS <= bound, "marked for quiet from before the receiver's start"
 
     def bound(self) -> int:
         """The watermark as the model knows it; a later `now` than the stage's own, which only makes it see less."""
         waiting = [arrival.begin for arrival in self.acknowledged if (self.worker.incoming / arrival.name).exists()]
-        return min([self.worker.now() + NS, *waiting, *(reception._begin for reception, _ in self.receptions)])
+        closed = [] if self.closed_at is None else [self.closed_at]
+        return min([self.worker.now() + NS, *waiting, *closed, *(reception._begin for reception, _ in self.receptions)])
 
     def freeze_all(self) -> None:
         for study in open_studies(self.worker):
@@ -275,7 +303,7 @@ class Pipeline(RuleBasedStateMachine):
             data = (outgoing.folder / series / f"{instance}.dcm").read_bytes()
             rows.append({"series": series, "instance": instance, "size": len(data), "sha256": hashlib.sha256(data).hexdigest()})
         outgoing.write(MANIFEST, {"instances": rows})
-        outgoing.note_attempt({"attempt": 1, "began": "now"})
+        outgoing.note(Step.SENDING, attempt=1)
         key = hashlib.sha256(outgoing.manifest_bytes()).hexdigest() + outgoing.frozen.name
         content = [(outgoing.frozen.study, instance) for _, instance in outgoing.instances()]
         assert content, "an empty study was sent"
@@ -338,3 +366,18 @@ class Pipeline(RuleBasedStateMachine):
 
 TestPipeline = pytest.mark.filterwarnings("error")(Pipeline.TestCase)
 TestPipeline.settings = settings(max_examples=80, stateful_step_count=40, deadline=None)
+
+
+def test_with_end_stamps_in_the_watermark_the_model_finds_a_study_marked_too_early(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is in reception has no end yet, and what waits to be filed is as old as its end: the rule of those who look at files alone."""
+    real = incoming.look
+
+    def look(spool: Spool) -> incoming.Listing:
+        seen = real(spool)
+        return incoming.Listing(sorted(replace(arrival, begin=arrival.end) for arrival in seen.arrivals), seen.foreign)
+
+    monkeypatch.setattr(watermark, "look", look)
+    monkeypatch.setattr(watermark, "_begins", lambda run: [])
+    quickly = settings(TestPipeline.settings, max_examples=2000, phases=[Phase.generate], derandomize=True, print_blob=False)
+    with pytest.raises(AssertionError, match="marked before its watermark"):
+        run_state_machine_as_test(Pipeline, settings=quickly)

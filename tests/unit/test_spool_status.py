@@ -10,6 +10,7 @@ from dicomrx.spool import durable, quarantine
 from dicomrx.spool.intake import Intake
 from dicomrx.spool.layout import MANIFEST, RECEIPT, Spool
 from dicomrx.spool.outbox import Outgoing, clean
+from dicomrx.spool.sending import Step
 from dicomrx.status import Queue
 from tests.spool_rig import OTHER_STUDY, SECOND, SERIES, STUDY, advance, drop, file_one, filed, frozen, mark, open_spool, receive, tree
 
@@ -57,7 +58,7 @@ def test_every_study_is_shown_with_its_state(spool: Spool) -> None:
     frozen(spool, THIRD)
     with Outgoing.claimed(spool, frozen(spool, FOURTH)) as outgoing:
         assert outgoing is not None
-        outgoing.note_attempt({"attempt": 1, "began": "now"})
+        outgoing.note(Step.SENDING, attempt=1)
     with Outgoing.claimed(spool, frozen(spool, FIFTH)) as outgoing:
         assert outgoing is not None
         outgoing.write(MANIFEST, {"instances": [{"series": SERIES, "instance": "2.25.1", "sha256": ""}] * 3})
@@ -69,7 +70,7 @@ def test_every_study_is_shown_with_its_state(spool: Spool) -> None:
         (STUDY, None, "open", 2, ""),
         (OTHER_STUDY, None, "complete", 1, ""),
         (THIRD, 1, "pending", 1, ""),
-        (FOURTH, 1, "sending", 1, ""),
+        (FOURTH, 1, "pending", 1, "interrupted, may have arrived: sent again with the same key"),
         (FIFTH, 1, "sent", 3, "HTTP 201"),
         (FIFTH, 2, "failed", 1, "http-422"),
     }

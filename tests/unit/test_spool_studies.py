@@ -8,12 +8,13 @@ import pytest
 
 from dicomrx.errors import Defer, NoInputError, PermissionRefused, TryAgainError
 from dicomrx.spool import durable, outbox, quarantine
-from dicomrx.spool.by_name import frozen_by_name, still_pending
+from dicomrx.spool.by_name import frozen_by_name, not_sent, sent_already
 from dicomrx.spool.intake import Intake
-from dicomrx.spool.layout import ARRIVED, MANIFEST, MARKER, RECEIPT, Spool, read_json
+from dicomrx.spool.layout import ARRIVED, ATTEMPTS, MANIFEST, MARKER, RECEIPT, Spool, read_json
 from dicomrx.spool.ledger import Fate
 from dicomrx.spool.names import Frozen
 from dicomrx.spool.outbox import Outgoing, frozen_studies
+from dicomrx.spool.sending import Record, Step
 from dicomrx.spool.studies import Entry, Study, is_marked, open_studies
 from tests.spool_rig import (
     INSTANCE,
@@ -346,12 +347,12 @@ def test_the_steps_of_an_attempt_survive_a_line_cut_short(spool: Spool) -> None:
     one = frozen(spool)
     with Outgoing.claimed(spool, one) as outgoing:
         assert outgoing is not None
-        assert outgoing.attempts() == []
-        outgoing.note_attempt({"attempt": 1, "began": "now"})
+        assert Record.read(outgoing.folder).steps == ()
+        outgoing.note(Step.SENDING, attempt=1)
         with (outgoing.folder / "attempts.jsonl").open("ab") as file:
             file.write(b'\n{"attempt": 1, "en')
-        outgoing.note_attempt({"attempt": 2, "began": "now"})
-        assert [step["attempt"] for step in outgoing.attempts()] == [1, 2]
+        outgoing.note(Step.SENDING, attempt=2)
+        assert [step["attempt"] for step in Record.read(outgoing.folder).steps] == [1, 2]
         assert outgoing.instances() == [(SERIES, INSTANCE)]
 
 
@@ -370,22 +371,11 @@ def test_a_zip_gets_its_name_when_it_is_finished(spool: Spool) -> None:
         with pytest.raises(ZeroDivisionError), outgoing.making_zip() as part:
             part.write_bytes(b"half")
             raise ZeroDivisionError
-        assert not outgoing.is_zipped()
+        assert not outgoing.zip.exists()
         with outgoing.making_zip() as part:
             part.write_bytes(b"whole")
-            outgoing.write(MANIFEST, {})
-        assert outgoing.is_zipped()
         assert outgoing.zip.read_bytes() == b"whole"
         assert names(spool.zip_scratch.path) == []
-
-
-def test_a_zip_that_an_earlier_spool_left_is_not_taken_for_ours(spool: Spool) -> None:
-    one = frozen(spool)
-    (spool.zips / f"{one.name}.zip").write_bytes(b"another's")
-    with Outgoing.claimed(spool, one) as outgoing:
-        assert outgoing is not None
-        with pytest.raises(Defer, match="earlier spool"):
-            outgoing.is_zipped()
 
 
 def test_cleaning_takes_a_receipt_and_leaves_it_and_the_manifest(spool: Spool) -> None:
@@ -396,7 +386,7 @@ def test_cleaning_takes_a_receipt_and_leaves_it_and_the_manifest(spool: Spool) -
         outbox.clean(spool, folder)
     assert (without / SERIES / f"{INSTANCE}.dcm").exists()
     assert names(spool.zips) == [f"{without.name}.zip"]
-    assert names(sent) == [ARRIVED, MARKER, MANIFEST, RECEIPT]
+    assert names(sent) == [ARRIVED, MARKER, ATTEMPTS, MANIFEST, RECEIPT]
     before = tree(spool.root)
     outbox.clean(spool, sent)
     assert tree(spool.root) == before
@@ -462,11 +452,14 @@ def test_a_dead_letter_is_made_pending_and_a_sent_study_is_nothing_to_do(spool: 
     one = frozen(spool)
     quarantine.put_aside(spool, spool.outbox / one.name, "upload", "http-400")
     assert frozen_by_name(spool, str(spool.failed / one.name)) == [one]
-    assert isinstance(still_pending(spool, [one]), TryAgainError)
+    assert isinstance(not_sent(spool, [one]), TryAgainError)
+    assert sent_already(spool, [one]) == []
     settle(spool, one)
-    assert still_pending(spool, [one]) is None
-    for wanted in (STUDY, str(spool.sent / one.name), str(spool.zips / f"{one.name}.zip")):
-        assert frozen_by_name(spool, wanted) == []
+    assert not_sent(spool, [one]) is None
+    for wanted in (STUDY, one.name, f"{one.name}.zip", str(spool.sent / one.name), str(spool.zips / f"{one.name}.zip")):
+        assert frozen_by_name(spool, wanted) == [one]
+    (line,) = sent_already(spool, [one])
+    assert line.startswith(f"{one.name} was sent already")
 
 
 def test_a_spool_reached_by_another_path_is_the_same_spool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,3 +1,4 @@
+import errno
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -61,7 +62,7 @@ def test_upstream_is_listed_first_so_that_what_moves_on_meanwhile_is_still_seen(
     """At every step of the look, the instance moves on by one."""
     reception = intake.begin(1, 1)
     begun = spool.now()
-    real_look, real_blocks = incoming.look, watermark._blocks
+    real_look, real_stands = incoming.look, watermark._stands
     moved: list[object] = []
 
     def look(spool: Spool) -> incoming.Listing:
@@ -69,9 +70,9 @@ def test_upstream_is_listed_first_so_that_what_moves_on_meanwhile_is_still_seen(
             moved.append(reception.keep())
         return real_look(spool)
 
-    def blocks(run: Path) -> str | None:
+    def blocks(run: Path) -> tuple[str | None, int | None]:
         moved.append(reception.keep())
-        return real_blocks(run)
+        return real_stands(run)
 
     with monkeypatch.context() as patch:
         patch.setattr(watermark, "look", look)
@@ -82,7 +83,7 @@ def test_upstream_is_listed_first_so_that_what_moves_on_meanwhile_is_still_seen(
         file_one(spool, arrival)
     moved.clear()
     with monkeypatch.context() as patch:
-        patch.setattr(watermark, "_blocks", blocks)
+        patch.setattr(watermark, "_stands", blocks)
         assert horizon(spool).watermark < begun
 
 
@@ -118,7 +119,7 @@ def test_a_file_adopted_during_one_listing_is_seen_in_the_other(spool: Spool, mo
     assert horizon(spool).watermark == adopted.begin
 
 
-def test_a_dead_receiver_blocks_until_the_next_has_started(spool: Spool, tmp_path: Path) -> None:
+def test_a_dead_receiver_stands_until_the_next_has_started(spool: Spool, tmp_path: Path) -> None:
     victim = open_spool(tmp_path)
     die(victim, Intake(victim))
     assert "died" in (horizon(spool).blocked or "")
@@ -128,17 +129,49 @@ def test_a_dead_receiver_blocks_until_the_next_has_started(spool: Spool, tmp_pat
     assert horizon(spool).blocked is None
 
 
-def test_a_closed_receiver_blocks(spool: Spool, intake: Intake) -> None:
+def close(intake: Intake) -> None:
     intake._min_free = 1 << 62
     intake.tend()
-    assert "no room" in (horizon(spool).blocked or "")
+
+
+def test_a_closed_receiver_holds_the_watermark_where_it_stood(spool: Spool, intake: Intake) -> None:
+    close(intake)
+    closed = spool.now()
+    advance(1000, spool)
+    seen = horizon(spool)
+    assert seen.closed
+    assert "for want of room" in (seen.trouble or "")
+    assert seen.receiver_start < seen.watermark <= closed
     intake._min_free = 0
     intake.tend()
-    assert horizon(spool).blocked is None
+    seen = horizon(spool)
+    assert (seen.closed, seen.trouble) == (False, None)
+    assert seen.watermark > closed + 999 * NS
+
+
+def test_what_was_in_reception_when_it_closed_holds_the_watermark_though_it_was_refused(spool: Spool, intake: Intake) -> None:
+    """Its sender still has it: it may belong to any study that was not quiet before it began."""
+    reception = intake.begin(1, 1)
+    begun = spool.now()
+    advance(1000, spool)
+    close(intake)
+    reception.drop()
+    assert horizon(spool).watermark < begun
+
+
+def test_where_the_disk_lets_no_closing_be_noted_nothing_completes(spool: Spool, intake: Intake, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(path: Path, time_ns: int) -> None:
+        raise OSError(errno.EIO, "sick")
+
+    advance(1000, spool)
+    with monkeypatch.context() as patch:
+        patch.setattr(durable, "set_time", fail)
+        close(intake)
+    assert not horizon(spool).completes(0, QUIET)
 
 
 @pytest.mark.parametrize("after", [None, OPEN, CLOSED])
-def test_a_run_directory_without_a_living_receiver_blocks_whatever_it_says(spool: Spool, after: str | None) -> None:
+def test_a_run_directory_without_a_living_receiver_stands_whatever_it_says(spool: Spool, after: str | None) -> None:
     run = spool.receiving / f"{stamp(spool.now())}.0123abcd"
     run.mkdir()
     if after:
@@ -146,12 +179,23 @@ def test_a_run_directory_without_a_living_receiver_blocks_whatever_it_says(spool
     assert horizon(spool).blocked
 
 
-def test_a_receiver_that_is_starting_blocks(spool: Spool) -> None:
+def test_a_receiver_that_is_starting_stands(spool: Spool) -> None:
     with durable.RunDirectory(spool.receiving, prefix=f"{stamp(spool.now())}."):
         assert "starting" in (horizon(spool).blocked or "")
 
 
-def test_a_run_directory_that_vanishes_during_the_look_blocks(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("daemon", ["scp", "all"])
+def test_a_receiver_that_is_about_to_start_blocks(spool: Spool, daemon: str) -> None:
+    """In `all` the other stages may be faster, and a receiver that was stopped between associations left nothing behind."""
+    with durable.locked(spool.stage_lock(daemon)):
+        assert "starting" in (horizon(spool).blocked or "")
+        intake = Intake(spool)
+        assert horizon(spool).blocked is None
+        intake.stop(cut=False)
+    assert horizon(spool).blocked is None
+
+
+def test_a_run_directory_that_vanishes_during_the_look_stands(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
     """A dead one, removed by its successor, whose own directory came after the listing."""
     gone = spool.receiving / f"{stamp(1)}.0123abcd"
 

@@ -1,8 +1,8 @@
 """The REST API that studies are sent to: the only package that knows httpx and stamina."""
 
 from dicomrx.api.client import MAX_RETRY_AFTER_S, RETRY_TIMEOUT_S, ApiClient, Timeouts
-from dicomrx.api.destination import check_destination
-from dicomrx.api.outcomes import Accepted, DestinationRefused, UploadDeferred, UploadRejected
+from dicomrx.api.destination import Tls, check_destination
+from dicomrx.api.outcomes import Accepted, DestinationRefused, Journal, UploadDeferred, UploadRejected
 
 __all__ = [
     "MAX_RETRY_AFTER_S",
@@ -10,7 +10,9 @@ __all__ = [
     "Accepted",
     "ApiClient",
     "DestinationRefused",
+    "Journal",
     "Timeouts",
+    "Tls",
     "UploadDeferred",
     "UploadRejected",
     "check_destination",

@@ -1,14 +1,17 @@
 """What came back from the API, or why nothing did."""
 
+import contextlib
+import socket
+import threading
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
-from typing import Final
+from typing import Any, Final, Self
 
 import httpx
 
 _ANSWER_BYTES: Final = 64 * 1024
-_ANSWER_PATIENCE_S: Final = 30.0
 _MAX_TEXT: Final = 2000
 _RETRY_STATUSES: Final = frozenset({408, 425, 429})
 _SERVER_ERRORS: Final = range(500, 600)
@@ -47,29 +50,62 @@ class Answer:
 class TryLater(Exception):
     """One attempt failed in a way that a later one may not; `retry_after` is the API's own wish in seconds."""
 
-    def __init__(self, why: str, retry_after: float | None = None, *, unreachable: bool = False) -> None:
+    def __init__(self, why: str, retry_after: float | None = None, *, unreachable: bool = False, ambiguous: bool = False) -> None:
         super().__init__(why)
         self.retry_after = retry_after
         self.unreachable = unreachable
+        self.ambiguous = ambiguous
+        self.about = ""
         self.at_login = False
+        self.in_this_pass = True
 
 
-def read_answer(client: httpx.Client, request: httpx.Request) -> Answer:
-    """Send `request` and read the answer as far as it is wanted; raises httpx.TransportError where no status came back."""
-    response = client.send(request, stream=True)
-    try:
-        return Answer(response.status_code, _read_body(response), retry_after(response.headers, time.time()))
-    finally:
-        response.close()
+def read_answer(client: httpx.Client, request: httpx.Request, patience_s: float) -> Answer:
+    """Send `request` and read the answer as far as it is wanted; raises httpx.TransportError where no status came back.
+
+    `patience_s` is for the whole answer, from the last byte of the request on: httpx counts silences only.
+    """
+    with _Patience(patience_s) as patience:
+        request.extensions["trace"] = patience.follow
+        response = client.send(request, stream=True)
+        try:
+            return Answer(response.status_code, _read_body(response), retry_after(response.headers, time.time()))
+        finally:
+            response.close()
+
+
+class _Patience:
+    """Cuts a request's connection where its answer takes too long, byte by byte for instance."""
+
+    def __init__(self, seconds: float) -> None:
+        self._timer = threading.Timer(seconds, self._cut)
+        self._timer.daemon = True
+        self._stream: Any = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._timer.cancel()
+
+    def follow(self, event: str, info: Mapping[str, Any]) -> None:
+        """What httpcore tells of the request: https://www.encode.io/httpcore/extensions/#trace."""
+        if event.endswith(("connect_tcp.complete", "start_tls.complete")):
+            self._stream = info["return_value"]
+        elif event == "http11.receive_response_headers.started":
+            self._timer.start()
+
+    def _cut(self) -> None:
+        with contextlib.suppress(OSError, AttributeError):  # it is closed already, or there never was one
+            self._stream.get_extra_info("socket").shutdown(socket.SHUT_RDWR)
 
 
 def _read_body(response: httpx.Response) -> bytes:
     body = bytearray()
-    deadline = time.monotonic() + _ANSWER_PATIENCE_S
     try:
         for chunk in response.iter_raw():
             body += chunk
-            if len(body) >= _ANSWER_BYTES or time.monotonic() > deadline:
+            if len(body) >= _ANSWER_BYTES:
                 break
     except httpx.TransportError:
         # The status has been said, and it alone decides: a body that breaks off takes nothing back.

@@ -10,8 +10,8 @@ import stamina
 from stamina.instrumentation import RetryDetails, set_on_retry_hooks
 
 from dicomrx.api.answers import AMBIGUOUS_STATUSES, Answer, TryLater, describe, may_have_arrived, read_answer
-from dicomrx.api.destination import is_loopback, parse_base_url
-from dicomrx.api.outcomes import Accepted, DestinationRefused, UploadDeferred, UploadRejected
+from dicomrx.api.destination import Tls, is_loopback, parse_base_url
+from dicomrx.api.outcomes import Accepted, DestinationRefused, Journal, UploadDeferred, UploadRejected
 from dicomrx.api.session import Credentials, Session
 
 # One pass gives a study so long for retries, and then the next study its turn: no new attempt begins later than this.
@@ -22,6 +22,12 @@ _ABOUT_THE_STUDY: Final = frozenset({400, 413, 415, 422})
 _CONFLICT: Final = 409
 _UNAUTHORIZED: Final = 401
 _DETAIL: Final = 300
+# After the silence that is granted, for what there is to say.
+_ANSWER_S: Final = 30.0
+_CONFLICT_ADVICE: Final = "It has something in this study's place that no upload of ours can have brought: look there"
+
+_NO_TLS_OF_OUR_OWN: Final = Tls()
+_UNRECORDED: Final = Journal()
 
 _log = logging.getLogger(__name__)
 
@@ -41,6 +47,8 @@ class _Upload:
     filename: str
     key: str
     ambiguous: bool
+    resend: bool
+    journal: Journal
     attempts: int = 0
 
 
@@ -61,6 +69,7 @@ class ApiClient:
         max_retries: int = 3,
         retry_delay: float = 5.0,
         timeouts: Timeouts = Timeouts(),
+        tls: Tls = _NO_TLS_OF_OUR_OWN,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
         url = parse_base_url(base_url)
@@ -70,13 +79,17 @@ class ApiClient:
         self._retry_delay = retry_delay
         self._client = httpx.Client(
             transport=transport,
+            verify=tls.context(),
             follow_redirects=False,
+            # A connection for each request: one kept may have been closed by the other side, and what is sent on it seems ambiguous.
+            limits=httpx.Limits(max_keepalive_connections=0),
             timeout=httpx.Timeout(connect=timeouts.connect, read=timeouts.read, write=timeouts.write, pool=timeouts.read),
             headers={"User-Agent": "dicomrx", "Accept": "application/json", "Accept-Encoding": "identity"},
             # A proxy named by the environment must not get to see what is meant for this machine alone.
             trust_env=not is_loopback(url),
         )
-        self._session = Session(self._client, f"{self._base}/users/login/", credentials)
+        self._patience_s = timeouts.read + _ANSWER_S
+        self._session = Session(self._client, f"{self._base}/users/login/", credentials, self._patience_s)
         set_on_retry_hooks([_log_retry])
 
     @property
@@ -97,14 +110,23 @@ class ApiClient:
         """Give the connections back."""
         self._client.close()
 
-    def upload(self, file: BinaryIO, *, filename: str, key: str, may_have_arrived: bool = False) -> Accepted:
+    def upload(
+        self,
+        file: BinaryIO,
+        *,
+        filename: str,
+        key: str,
+        may_have_arrived: bool = False,
+        resend: bool = True,
+        journal: Journal = _UNRECORDED,
+    ) -> Accepted:
         """Send the open, seekable `file` as `filename`, until it is accepted or retrying is no use.
 
         `key` makes a repeat one and the same upload: SHA-256 of the manifest, in hex. `may_have_arrived` says that an earlier
-        pass ended ambiguously, or without an end. The caller records durably that this begins, before it does.
+        pass ended ambiguously, or without an end; without `resend` such an end ends this pass too. `journal` is told of each request.
         Raises UploadDeferred, UploadRejected, DestinationRefused, and OSError where `file` cannot be read.
         """
-        upload = _Upload(file, filename, key, may_have_arrived)
+        upload = _Upload(file, filename, key, may_have_arrived, resend, journal)
         try:
             for attempt in stamina.retry_context(
                 on=_wait,
@@ -126,12 +148,28 @@ class ApiClient:
 
     def _attempt(self, upload: _Upload) -> Accepted:
         token = self._session.token()
-        answer = self._send(upload, token)
-        if answer.status == _UNAUTHORIZED and self._session.can_log_in:
-            answer = self._send(upload, self._session.renew(token))
-        return self._judge(upload, answer)
+        try:
+            return self._send(upload, token)
+        except DestinationRefused as refused:
+            if refused.status != _UNAUTHORIZED or not self._session.can_log_in:
+                raise
+        return self._send(upload, self._session.renew(token))
 
-    def _send(self, upload: _Upload, token: str | None) -> Answer:
+    def _send(self, upload: _Upload, token: str | None) -> Accepted:
+        upload.journal.begins()
+        try:
+            return self._judge(upload, self._request(upload, token))
+        except TryLater as error:
+            upload.ambiguous = upload.ambiguous or error.ambiguous
+            error.in_this_pass = upload.resend or not error.ambiguous
+            error.about = f"{upload.filename}: "
+            upload.journal.failed(error, ambiguous=error.ambiguous)
+            raise
+        except (UploadRejected, DestinationRefused) as error:
+            upload.journal.failed(error, ambiguous=False)
+            raise
+
+    def _request(self, upload: _Upload, token: str | None) -> Answer:
         # The boundary comes from the key, so that a repeat is the same body to the last byte, in another process too.
         headers = {"Idempotency-Key": upload.key, "Content-Type": f"multipart/form-data; boundary=dicomrx-{upload.key[:48]}"}
         if token is not None:
@@ -139,30 +177,31 @@ class ApiClient:
         files = {"file": (upload.filename, upload.file, "application/zip")}
         request = self._client.build_request("POST", f"{self._base}/data/upload/", files=files, headers=headers)
         try:
-            answer = read_answer(self._client, request)
+            return read_answer(self._client, request, self._patience_s)
         except httpx.TransportError as error:
             arrived = may_have_arrived(error)
-            upload.ambiguous = upload.ambiguous or arrived
-            raise TryLater(f"no answer to the upload ({describe(error)})", unreachable=not arrived) from None
-        upload.ambiguous = upload.ambiguous or answer.status in AMBIGUOUS_STATUSES
-        return answer
+            raise TryLater(f"no answer to the upload ({describe(error)})", unreachable=not arrived, ambiguous=arrived) from None
 
     def _judge(self, upload: _Upload, answer: Answer) -> Accepted:
         text = answer.text(self._session.secrets)
         if answer.ok or (answer.status == _CONFLICT and upload.ambiguous):
             return Accepted(answer.status, text, upload.attempts, upload.ambiguous)
         if answer.may_pass:
-            raise TryLater(f"the API answered HTTP {answer.status}", answer.retry_after)
+            lost = answer.status in AMBIGUOUS_STATUSES
+            raise TryLater(f"the API answered HTTP {answer.status}", answer.retry_after, ambiguous=lost)
         said = f"HTTP {answer.status}: {text[:_DETAIL]}" if text else f"HTTP {answer.status}"
         if answer.status in _ABOUT_THE_STUDY:
             detail = f"The API refuses this study ({said})."
             raise UploadRejected(f"http-{answer.status}", detail, attempts=upload.attempts, ambiguous=upload.ambiguous)
-        raise DestinationRefused(f"The API refuses uploads ({said}). Check API_URL and the account; all studies stay pending.")
+        advice = _CONFLICT_ADVICE if answer.status == _CONFLICT else "Check API_URL and the account"
+        raise DestinationRefused(f"The API refuses uploads ({said}). {advice}; all studies stay pending.", status=answer.status)
 
     def _give_up(self, upload: _Upload, error: TryLater) -> UploadDeferred | DestinationRefused:
         message = f"not sent: {error}, {upload.attempts} attempts to {self._base} (API_URL)"
         if error.at_login:
-            return DestinationRefused(message, attempts=upload.attempts, ambiguous=upload.ambiguous)
+            refused = DestinationRefused(message)
+            refused.attempts, refused.ambiguous = upload.attempts, upload.ambiguous
+            return refused
         wait = self._retry_delay * 2**self._max_retries if error.retry_after is None else error.retry_after
         return UploadDeferred(
             message,
@@ -175,7 +214,7 @@ class ApiClient:
 
 def _wait(error: Exception) -> bool | float:
     """Whether to retry, or after how many seconds: stamina bounds neither its backoff nor this by its timeout."""
-    if not isinstance(error, TryLater):
+    if not isinstance(error, TryLater) or not error.in_this_pass:
         return False
     if error.retry_after is None:
         return True
@@ -186,4 +225,5 @@ def _wait(error: Exception) -> bool | float:
 def _log_retry(details: RetryDetails) -> None:
     """Only what TryLater says: written here, of status and system errors, never of what was sent."""
     if isinstance(details.caused_by, TryLater):
-        _log.warning("attempt %d failed: %s; next in %.1f s", details.retry_num, str(details.caused_by), details.wait_for)
+        error = details.caused_by
+        _log.warning("%sattempt %d failed: %s; next in %.1f s", error.about, details.retry_num, str(error), details.wait_for)

@@ -1,10 +1,47 @@
 """Where studies are sent: the API's URL, and whether secrets may travel there."""
 
 import ipaddress
+import ssl
+from dataclasses import dataclass
+from pathlib import Path
 
 import httpx
 
 from dicomrx.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Tls:
+    """Whose certificate the API must show (`ca`, PEM; none: those that httpx knows), and our own, with its key where that lies apart."""
+
+    ca: Path | None = None
+    cert: Path | None = None
+    key: Path | None = None
+
+    def context(self) -> ssl.SSLContext | bool:
+        """What httpx verifies with; raises ConfigError for a file that cannot be used."""
+        if not (self.ca or self.cert or self.key):
+            return True
+        try:
+            context = httpx.create_ssl_context() if self.ca is None else ssl.create_default_context(cafile=self.ca)
+        except OSError as error:
+            raise ConfigError(f"API_CA {self.ca} cannot be used: {_why(error)}") from None
+        if self.key and not self.cert:
+            raise ConfigError("API_KEY is given without API_CERT: a key needs its certificate.")
+        if self.cert:
+            try:
+                context.load_cert_chain(self.cert, self.key, _no_passphrase)
+            except OSError as error:
+                raise ConfigError(f"API_CERT {self.cert} with API_KEY {self.key or 'in it'} cannot be used: {_why(error)}") from None
+        return context
+
+
+def _no_passphrase() -> str:
+    raise ConfigError("API_KEY is protected by a passphrase: give it without one, readable by its owner alone.")
+
+
+def _why(error: OSError) -> str:
+    return error.strerror or type(error).__name__
 
 
 def parse_base_url(base_url: str) -> httpx.URL:

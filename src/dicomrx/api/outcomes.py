@@ -45,7 +45,18 @@ class UploadRejected(Reject):
 class DestinationRefused(UnavailableError):
     """The API refuses us, whatever the study: nothing more is to be sent until an operator has looked."""
 
-    def __init__(self, message: str, *, attempts: int = 0, ambiguous: bool = False) -> None:
+    def __init__(self, message: str, *, status: int | None = None) -> None:
         super().__init__(message)
-        self.attempts = attempts
-        self.ambiguous = ambiguous
+        self.status = status
+        self.attempts = 0
+        self.ambiguous = False
+
+
+class Journal:
+    """What is told of each request of an upload, as it happens; this one keeps nothing."""
+
+    def begins(self) -> None:
+        """A request is about to be sent: the API has not yet got a byte of it."""
+
+    def failed(self, error: Exception, *, ambiguous: bool) -> None:
+        """It brought no accept; `ambiguous` where the API may have the study nevertheless."""

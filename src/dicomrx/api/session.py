@@ -38,10 +38,11 @@ class Credentials:
 class Session:
     """The token in use. Safe for threads; a login that one of them is refused is not tried again by those that waited for it."""
 
-    def __init__(self, client: httpx.Client, login_url: str, credentials: Credentials) -> None:
+    def __init__(self, client: httpx.Client, login_url: str, credentials: Credentials, patience_s: float) -> None:
         self._client = client
         self._login_url = login_url
         self._credentials = credentials
+        self._patience_s = patience_s
         self._token = credentials.token
         self._lock = threading.Lock()
         self._logins = 0
@@ -86,7 +87,7 @@ class Session:
     def _log_in(self) -> str:
         body = {"username": self._credentials.username, "password": self._credentials.password}
         try:
-            answer = read_answer(self._client, self._client.build_request("POST", self._login_url, json=body))
+            answer = read_answer(self._client, self._client.build_request("POST", self._login_url, json=body), self._patience_s)
         except httpx.TransportError as error:
             raise TryLater(f"no answer to the login ({describe(error)})") from None
         if answer.may_pass:

@@ -2,7 +2,7 @@
 
 import typer
 
-from dicomrx.cli import operations, stage_commands
+from dicomrx.cli import asking, operations, stage_commands
 
 app = typer.Typer(
     name="dicomrx",
@@ -20,6 +20,7 @@ app.command("watch")(stage_commands.watch)
 app.command("upload")(stage_commands.upload)
 app.command("restore")(operations.restore)
 app.command("verify")(operations.verify)
+app.command("why")(asking.why)
 app.command("status")(operations.status)
 app.command("config")(operations.config)
 app.command("demo")(operations.demo)

@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -76,6 +76,7 @@ def status(
     resolution: Resolution,
     *,
     watch: Annotated[bool, typer.Option("--watch", help="keep showing it, until Ctrl-C")] = False,
+    sent: Annotated[bool, typer.Option("--sent", help="what was ever sent, by its receipts; the data may be gone")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Show the whole pipeline, read from the spool alone."""
@@ -83,18 +84,39 @@ def status(
     from dicomrx import tui
     from dicomrx.spool.layout import Spool
 
-    if watch and as_json:
-        msg = "--watch and --json exclude each other"
+    if watch and (as_json or sent):
+        msg = "--watch excludes --json and --sent"
         raise UsageError(msg)
     settings = resolution.settings
     spool = Spool.at(settings.storage_dir, settings.zip_dir)
     console = Console(highlight=False, markup=False, emoji=False)
-    if as_json:
+    if sent:
+        _show_sent(list(reading.sent(spool)), as_json=as_json)
+    elif as_json:
         typer.echo(json.dumps(reading.read(spool).as_json(), indent=1))
     elif watch:
         tui.watch(lambda: reading.read(spool), console)
     else:
         console.print(tui.render(reading.read(spool), console.height - 1 if console.is_terminal else tui.UNBOUNDED))
+
+
+def _show_sent(receipts: list[dict[str, Any]], *, as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps({"version": 1, "sent": receipts}, indent=1))
+        return
+    for receipt in receipts:
+        zipped = receipt.get("zip", {})
+        told = (
+            f"{receipt.get('study')}.{receipt.get('generation')}",
+            receipt.get("sent_at"),
+            f"HTTP {receipt.get('status')}",
+            f"{receipt['instances']} images",
+            f"{zipped.get('size')} bytes",
+            f"sha256 {zipped.get('sha256')}",
+            receipt.get("destination"),
+        )
+        typer.echo("  ".join(map(safe, told)))
+    typer.echo(f"{len(receipts)} sent", err=True)
 
 
 @with_settings(*TABLE)
@@ -116,11 +138,14 @@ def demo(
     *,
     keep: Annotated[Path | None, typer.Option("--keep", metavar="DIR", help="new folder that gets everything and stays")] = None,
     port: Annotated[int, typer.Option("--port", min=0, max=65535, help="port of the demo's own receiver; 0: any free one")] = 0,
+    hospital: Annotated[
+        bool, typer.Option("--hospital", help="badly behaved senders instead, and whether each study came out whole")
+    ] = False,
 ) -> None:
     """Run the whole pipeline on this machine: real images over the network to an API of its own, checked at the end."""
-    from dicomrx.demo.command import run
+    from dicomrx.demo.command import run, run_hospital
 
-    raise typer.Exit(run(keep, port))
+    raise typer.Exit(run_hospital(keep, port) if hospital else run(keep, port))
 
 
 @quarantine.command("list")

@@ -30,16 +30,22 @@ SCP: Final = (
     "min_free",
 )
 ANONYMIZE: Final = ("state_dir", "profile", "ae_profiles", "burned_in", "issuers", "placeholders", "pseudonym", "vault_days", "workers")
-WATCH: Final = ("timeout",)
+WATCH: Final = ("timeout", "timeout_ae", "timeout_modality", "evidence_wait")
 UPLOAD: Final = (
     "api_url",
     "api_username",
     "api_password",
     "api_token",
+    "api_ca",
+    "api_cert",
+    "api_key",
     "require_https",
     "max_retries",
     "retry_delay",
+    "on_ambiguous",
     "cleanup_after_upload",
+    "keep_days",
+    "manifest_in_zip",
     "profile",
     "ae_profiles",
     "workers",

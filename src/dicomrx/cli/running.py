@@ -1,5 +1,6 @@
 """How commands run: spool opened, logging set up, signals turned into a clean stop, outcomes into exit codes."""
 
+import logging
 import os
 import signal
 import threading
@@ -9,16 +10,20 @@ from dataclasses import replace
 from typing import Final
 
 from dicomrx import logs
-from dicomrx.errors import ConfigError, TryAgainError
+from dicomrx.errors import ConfigError, Defer, TryAgainError
 from dicomrx.runner import Chosen, Job, Runner, Tally
 from dicomrx.settings import Settings, as_env
 from dicomrx.spool import durable
-from dicomrx.spool.by_name import frozen_by_name, still_pending
+from dicomrx.spool.by_name import frozen_by_name, not_sent, open_by_name, sent_already
+from dicomrx.spool.completion import complete_by_hand
 from dicomrx.spool.layout import Spool
+from dicomrx.spool.studies import Study, is_marked
 from dicomrx.stages import STAGES
 from dicomrx.supervise import Child, Supervisor, gravest
 
 _MAX_WORKERS: Final = 8
+
+log = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -94,9 +99,14 @@ def _workers(settings: Settings) -> int:
     return settings.workers or min(os.cpu_count() or 1, _MAX_WORKERS)
 
 
+def _threads(name: str, settings: Settings) -> int:
+    """Two at least, unless WORKERS says one: a large study must not hold back the small ones behind it."""
+    return (settings.workers or max(2, _workers(settings))) if STAGES[name].threaded else 1
+
+
 def _run(name: str, spool: Spool, settings: Settings, *, once: bool) -> int:
     with STAGES[name].build(spool, settings) as stage:
-        runner = Runner(stage, spool, STAGES[name].rescan_s)
+        runner = Runner(stage, spool, STAGES[name].rescan_s, _threads(name, settings))
         with stopping(runner.stop):
             if once:
                 return exit_code(runner.once())
@@ -135,10 +145,29 @@ def upload_named(paths: Sequence[str], settings: Settings) -> int:
     set_up_logs(settings, "upload")
     with opened(settings, make=False) as spool, STAGES["upload"].build(spool, settings) as stage:
         named = [frozen for path in paths for frozen in frozen_by_name(spool, path)]
-        runner = Runner(Chosen(stage, [Job(spool.outbox / frozen.name) for frozen in named]), spool)
+        for line in sent_already(spool, named):
+            print(line)
+        runner = Runner(Chosen(stage, [Job(spool.outbox / frozen.name) for frozen in named]), spool, threads=_threads("upload", settings))
         with stopping(runner.stop):
             code = exit_code(runner.once())
-        left = still_pending(spool, named) if settings.auto_upload else None
-        if left is not None and code == 0:
+        left = not_sent(spool, named) if settings.auto_upload else None
+        if left is not None and gravest([code, left.exit_code]) == left.exit_code:
             raise left
         return code
+
+
+def complete_named(wanted: str, settings: Settings) -> int:
+    """Mark one open study, or all, complete by hand; what still comes is their next generation. Returns the exit code."""
+    set_up_logs(settings, "watch")
+    with opened(settings, make=False) as spool:
+        left = 0
+        for uid in open_by_name(spool, wanted):
+            with Study.locked(spool, uid) as study:
+                try:
+                    marked = is_marked(spool, uid) or (study.folder.is_dir() and complete_by_hand(spool, study))
+                except Defer as later:
+                    left += 1
+                    log.warning("%s", later)
+                else:
+                    log.info("%s: %s", uid, "complete (hand)" if marked else "nothing of it is left here")
+        return TryAgainError.exit_code if left else 0

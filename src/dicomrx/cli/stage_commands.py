@@ -1,10 +1,11 @@
 """`dicomrx all`, `scp`, `anonymize`, `watch`, `upload`: the pipeline, together and stage by stage."""
 
+import contextlib
 import logging
 import threading
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
@@ -12,6 +13,10 @@ from dicomrx.cli import options
 from dicomrx.cli.options import with_settings
 from dicomrx.errors import UsageError
 from dicomrx.settings import Resolution, Settings
+
+if TYPE_CHECKING:
+    from dicomrx.network.server import Server
+    from dicomrx.spool.layout import Spool
 
 log = logging.getLogger(__name__)
 
@@ -25,6 +30,10 @@ Explain = Annotated[
     Path | None, typer.Option("--explain", metavar="FILE", help="print what happens to each element of this file, and write nothing")
 ]
 Describe = Annotated[bool, typer.Option("--describe", help="print the profile with every rule, and write nothing")]
+Complete = Annotated[
+    str | None,
+    typer.Option("--complete", metavar="STUDY", help="mark this open study (pseudonymous UID, or all) now, whatever is on its way"),
+]
 Paths = Annotated[list[str] | None, typer.Argument(metavar="[PATH]...", help="studies to send: folder, zip or pseudonymous Study UID")]
 
 
@@ -69,6 +78,10 @@ def scp(resolution: Resolution) -> None:
                     calling_ae=settings.calling_ae,
                     allow_hosts=settings.allow_hosts,
                     max_connections=settings.max_connections,
+                    engine=settings.engine,
+                    tls_cert=settings.tls_cert,
+                    tls_key=settings.tls_key,
+                    tls_ca=settings.tls_ca,
                 ),
                 intake,
             )
@@ -76,14 +89,25 @@ def scp(resolution: Resolution) -> None:
             _warn_of_anyone(settings)
             while server.alive and not stop.wait(_TEND_S):
                 intake.tend()
+                _note_refused(spool, server)
             cut = server.stop(_GRACE_S)
+            _note_refused(spool, server)
         finally:
             intake.stop(cut=cut)
 
 
+def _note_refused(spool: "Spool", server: "Server") -> None:
+    from dicomrx.spool import refused
+
+    rows = server.refused()
+    if rows is not None:
+        with contextlib.suppress(OSError):  # it is for looking at, and there is a log
+            refused.note(spool, rows)
+
+
 def _warn_of_anyone(settings: Settings) -> None:
-    if not (settings.calling_ae or settings.allow_hosts or settings.host.startswith("127.")):
-        log.warning("anyone who reaches this port may send: set CALLING_AE or ALLOW_HOSTS")
+    if not (settings.calling_ae or settings.allow_hosts or settings.tls_ca or settings.host.startswith("127.")):
+        log.warning("anyone who reaches this port may send: set CALLING_AE, ALLOW_HOSTS or TLS_CA")
 
 
 @with_settings(*options.ANONYMIZE)
@@ -107,10 +131,12 @@ def anonymize(
 
 
 @with_settings(*options.WATCH)
-def watch(resolution: Resolution, *, once: Once = False) -> None:
-    """Mark studies complete that have been quiet for long enough."""
+def watch(resolution: Resolution, *, once: Once = False, complete: Complete = None) -> None:
+    """Mark studies complete that have been quiet for long enough; or those named, at once."""
     from dicomrx.cli import running
 
+    if complete is not None:
+        raise typer.Exit(running.complete_named(complete, resolution.settings))
     raise typer.Exit(running.run_stage("watch", resolution.settings, once=once))
 
 

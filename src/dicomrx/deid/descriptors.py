@@ -160,7 +160,8 @@ def _adjoin(one: _Token, other: _Token) -> bool:
 
 
 def _is_measured(tokens: list[_Token], i: int) -> bool:
-    return i + 1 < len(tokens) and tokens[i + 1].folded in _UNITS
+    """True where a unit follows that is no single letter: in 11.X.2000 that is a month."""
+    return i + 1 < len(tokens) and len(tokens[i + 1].text) > 1 and tokens[i + 1].folded in _UNITS
 
 
 def _harmless(tokens: list[_Token], begin: int, end: int) -> bool:

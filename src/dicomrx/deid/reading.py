@@ -20,6 +20,7 @@ _PREFIX: Final = b"DICM"
 _META_GROUP: Final = 0x0002
 _SYNTAX, _CALLING = 0x00020010, 0x00020016
 _SOP_CLASS, _SOP, _STUDY, _SERIES = 0x00080016, 0x00080018, 0x0020000D, 0x0020000E
+_MODALITY, _NUMBER = 0x00080060, 0x00200013
 _CHARSET, _NAME, _ID, _ISSUER, _BIRTH = 0x00080005, 0x00100010, 0x00100020, 0x00100021, 0x00100030
 
 
@@ -49,6 +50,16 @@ class Instance:
     identity: Identity
     calling_ae: str | None
     dataset_offset: int
+
+    @property
+    def modality(self) -> str:
+        """Its modality as it came; empty where it names none."""
+        return raw_text(self.dataset, _MODALITY)
+
+    @property
+    def number(self) -> str:
+        """Its InstanceNumber as it came; empty where it has none."""
+        return raw_text(self.dataset, _NUMBER)
 
     @property
     def encoding(self) -> Encoding:

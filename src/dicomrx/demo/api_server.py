@@ -21,7 +21,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Final, Self, cast
 
-from dicomrx.demo.faults import Arrival, Fault
+from dicomrx.demo.faults import Arrival, Dripping, Fault, FaultyBody
 from dicomrx.demo.multipart import MalformedBodyError, boundary_of, receive_file
 from dicomrx.spool import durable
 
@@ -73,25 +73,31 @@ class DemoApi:
         self._answers: dict[str, tuple[str, dict[str, Any]]] = {}
         self._lock = threading.Lock()
         self._parts = 0
-        self._server = _Server(("127.0.0.1", port), _Handler)
-        self._server.api = self
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
+        self._server = _Server(self, port)
 
     @property
     def url(self) -> str:
         """What API_URL is to be."""
-        return f"http://127.0.0.1:{self._server.server_address[1]}/api"
+        return f"http://127.0.0.1:{self._server.server_port}/api"
 
     def __enter__(self) -> Self:
         durable.make_directory(self.folder)
-        self._thread.start()
+        self._server.start()
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close_port()
+
+    def close_port(self) -> None:
+        """Refuse connections from now on; what is being answered is answered yet."""
         self.closing.set()
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
+        self._server.stop()
+
+    def open_port(self) -> None:
+        """Listen again, on the same port."""
+        self._server = _Server(self, self._server.server_port)
+        self.closing.clear()
+        self._server.start()
 
     def expire_tokens(self) -> None:
         """Make every token given so far worthless."""
@@ -147,7 +153,20 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = True
     block_on_close = False
     request_queue_size = 128
-    api: DemoApi
+
+    def __init__(self, api: DemoApi, port: int) -> None:
+        super().__init__(("127.0.0.1", port), _Handler)
+        self.api = api
+        self._thread = threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        if self._thread.is_alive():
+            self.shutdown()
+            self._thread.join()
+        self.server_close()
 
     def server_bind(self) -> None:
         # Not HTTPServer's: it looks its own name up, which takes seconds where there is no name service.
@@ -163,28 +182,6 @@ class _Dropped(Exception):
     """The connection is to be dropped without an answer."""
 
 
-class _Body:
-    """The body of one request and no byte more, reset where a fault wants it."""
-
-    def __init__(self, handler: "_Handler", reset_at: float | None) -> None:
-        self._handler = handler
-        self.left = int(handler.headers.get("Content-Length", 0))
-        self._stop_at = -1 if reset_at is None else self.left - int(self.left * reset_at)
-
-    def read(self, size: int) -> bytes:
-        if self._stop_at >= 0:
-            size = min(size, self.left - self._stop_at)
-            if size == 0:
-                self._handler.reset()
-        data = self._handler.rfile.read(min(size, self.left)) if self.left else b""
-        self.left -= len(data)
-        return data
-
-    def drain(self) -> None:
-        while self.read(_CHUNK):
-            pass
-
-
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
@@ -196,14 +193,14 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         fault = self.api.fault(self.api.count(self.path)) or Fault()
-        body = _Body(self, fault.reset_at)
+        body = FaultyBody(self.rfile, int(self.headers.get("Content-Length", 0)), fault, self.reset)
         try:
             if not self._fails(fault, body):
                 self._serve(body, fault)
         except _Dropped:
             self.close_connection = True
 
-    def _serve(self, body: _Body, fault: Fault) -> None:
+    def _serve(self, body: FaultyBody, fault: Fault) -> None:
         if self.path == LOGIN:
             answer = self._log_in(body)
         elif self.path == UPLOAD:
@@ -211,18 +208,19 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             body.drain()
             answer = 404, {"detail": "not found"}
+        fault.meanwhile()
         if fault.lose_answer:
             raise _Dropped
-        self._answer(answer[0], json.dumps(answer[1]).encode())
+        self._answer(answer[0], json.dumps(answer[1]).encode(), drip_s=fault.drip_s)
 
-    def _fails(self, fault: Fault, body: _Body) -> bool:
+    def _fails(self, fault: Fault, body: FaultyBody) -> bool:
         """Do what the fault wants; False where the request is to be served."""
         if fault.early:
             self.close_connection = True
         elif fault.status or fault.raw or fault.hang_s or fault.reset_at is not None:
             body.drain()
-        if fault.reset_at is not None:
-            self.reset()
+        if fault.status or fault.raw is not None or fault.hang_s:
+            fault.meanwhile()
         if fault.hang_s is not None:
             self.api.closing.wait(fault.hang_s)
             raise _Dropped
@@ -233,7 +231,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(fault.status, fault.body, fault.headers)
         return fault.status is not None
 
-    def _log_in(self, body: _Body) -> tuple[int, dict[str, Any]]:
+    def _log_in(self, body: FaultyBody) -> tuple[int, dict[str, Any]]:
         try:
             content = json.loads(body.read(_CHUNK))
             answer = self.api.log_in(str(content["username"]), str(content["password"]))
@@ -242,7 +240,7 @@ class _Handler(BaseHTTPRequestHandler):
             return 400, {"detail": "username and password are wanted, as JSON"}
         return (401, {"detail": "no such user, or another password"}) if answer is None else (200, answer)
 
-    def _upload(self, body: _Body) -> tuple[int, dict[str, Any]]:
+    def _upload(self, body: FaultyBody) -> tuple[int, dict[str, Any]]:
         if not self.api.knows(self.headers.get("Authorization", "")):
             body.drain()
             return 401, {"detail": "log in first"}
@@ -264,7 +262,10 @@ class _Handler(BaseHTTPRequestHandler):
         finally:
             part.unlink(missing_ok=True)
 
-    def _answer(self, status: int, body: bytes, headers: Mapping[str, str] | None = None) -> None:
+    def _answer(self, status: int, body: bytes, headers: Mapping[str, str] | None = None, *, drip_s: float = 0.0) -> None:
+        if self.api.closing.is_set():
+            self.close_connection = True
+        self.wfile = Dripping(self.wfile, drip_s) if drip_s else self.wfile
         self.send_response(status)
         for name, value in {"Content-Type": "application/json", "Content-Length": str(len(body)), **(headers or {})}.items():
             self.send_header(name, value)

@@ -16,18 +16,20 @@ from rich.console import Console
 from rich.text import Text
 
 from dicomrx import status as reading
-from dicomrx.demo import evidence
+from dicomrx.demo import evidence, hospital
 from dicomrx.demo.api_server import DemoApi
 from dicomrx.demo.checks import findings
 from dicomrx.demo.evidence import Evidence
 from dicomrx.demo.gateway import Gateway
 from dicomrx.demo.samples import Sample, bundled
-from dicomrx.demo.show import Show, report, showing
+from dicomrx.demo.show import Show, hospital_report, report, showing
+from dicomrx.demo.stages import Stages
 from dicomrx.demo.traffic import Traffic
 from dicomrx.errors import CannotCreateError, UnavailableError
 from dicomrx.spool.layout import Spool
 
 _FAILED: Final = 1
+_SCANS: Final = "scans"
 _PATIENCE_S: Final = 100.0
 _LOOK_S: Final = 0.5
 _RESTORERS: Final = 2
@@ -56,6 +58,33 @@ def run(keep: Path | None, port: int) -> int:
         if keep is not None:
             console.print(f"kept: {root}", soft_wrap=True)
         return _FAILED if found else 0
+
+
+def run_hospital(keep: Path | None, port: int) -> int:
+    """Let badly behaved senders at a gateway of the demo's own; returns the exit code, 0 only if each study came out as it must."""
+    console = Console(highlight=False, markup=False, emoji=False)
+    os.umask(0o077)
+    with _ended_by_signals(), _folder(keep) as root, DemoApi(root / evidence.API) as api:
+        started = time.monotonic()
+        try:
+            with Stages(root, api, port) as stages:
+                outcomes = hospital.run(stages, api, root / _SCANS, lambda line: console.print(line, soft_wrap=True))
+                alive = stages.alive
+        except UnavailableError as error:
+            console.print(Text(f"WRONG: {error}", style="bold red"), soft_wrap=True)
+            return _FAILED
+        hospital_report(console, outcomes)
+        bad = sum(bool(outcome.wrong) for outcome in outcomes) + (not alive)
+        console.print(_hospital_verdict(bad, len(outcomes), time.monotonic() - started))
+        if keep is not None:
+            console.print(f"kept: {root}", soft_wrap=True)
+        return _FAILED if bad else 0
+
+
+def _hospital_verdict(bad: int, behaviours: int, seconds: float) -> Text:
+    if bad:
+        return Text(f"hospital FAILED in {seconds:.0f} s: {bad} of {behaviours} behaviours", style="bold red")
+    return Text(f"hospital passed in {seconds:.0f} s: {behaviours} behaviours, every image once, no study cut", style="bold green")
 
 
 def _pipeline(root: Path, samples: Sequence[Sample], port: int, console: Console) -> list[str]:

@@ -12,12 +12,14 @@ from rich.text import Text
 
 from dicomrx import tui
 from dicomrx.demo.evidence import Evidence
+from dicomrx.demo.hospital import Outcome
 from dicomrx.demo.samples import CONFLICT, CONFLICT_WHY, EXCEPTIONS, REFUSED, Sample
 from dicomrx.demo.traffic import CALLING, resent
 from dicomrx.status import Status
 
 _PLAIN_EVERY_S: Final = 3.0
 _MOST_FINDINGS: Final = 20
+_MOST_WRONG: Final = 3
 
 
 class Show:
@@ -69,6 +71,19 @@ def report(console: Console, samples: Sequence[Sample], evidence: Evidence, foun
         console.print(Text(f"WRONG: {line}", style="bold red"), soft_wrap=True)
     if len(found) > _MOST_FINDINGS:
         console.print(f"... and {len(found) - _MOST_FINDINGS} more")
+
+
+def hospital_report(console: Console, outcomes: Sequence[Outcome]) -> None:
+    """Print what became of each behaviour."""
+    table = Table(box=None, pad_edge=False, header_style="bold dim")
+    table.add_column("sender")
+    for heading in ("studies", "zips"):
+        table.add_column(heading, justify="right")
+    table.add_column("outcome", overflow="fold")
+    for each in outcomes:
+        told = Text("as it must", style="green") if not each.wrong else Text("; ".join(each.wrong[:_MOST_WRONG]), style="bold red")
+        table.add_row(each.behaviour.replace("_", " "), str(each.studies), str(each.generations), told)
+    console.print(table)
 
 
 def rows(samples: Sequence[Sample], evidence: Evidence) -> Iterator[tuple[str, int, str]]:

@@ -1,23 +1,22 @@
 """Who may associate, and how many: decided before a thread is made where that is possible, else with an A-ASSOCIATE-RJ (PS3.8 9.3.4)."""
 
 import ipaddress
-import logging
+import socket
 import threading
 import time
 from collections import Counter
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 from dicomrx.errors import ConfigError
+from dicomrx.network.refusals import Refusal, Refusals
+from dicomrx.network.stream import hang_up
 from dicomrx.network.wire import MAX_PDU
-
-_log = logging.getLogger(__name__)
 
 _WAITING_FACTOR: Final = 4  # connections that have not asked to associate yet, for each that may
 _KEPT_FOR_OTHERS: Final = 2
 _TITLE_LENGTH: Final = 16
-_TELL_AGAIN_S: Final = 60.0
-_TELL_AT_MOST: Final = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,64 +38,83 @@ class Listen:
     read_s: float = 30.0
     associate_s: float = 15.0
     instance_s: float = 3600.0
-
-
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """The fields of an A-ASSOCIATE-RJ, and what an operator may do about it."""
-
-    result: int
-    source: int
-    diagnostic: int
-    advice: str
+    engine: str = "lane"
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+    tls_ca: Path | None = None
 
 
 class Admission:
     """The doorkeeper of one listener; safe for threads. Raises ConfigError for an AE title or a network that is none."""
 
     def __init__(self, listen: Listen) -> None:
+        self.refusals = Refusals()
         self._called = _title("AE_TITLE", listen.ae_title)
         self._calling = frozenset(_title("CALLING_AE", title) for title in listen.calling_ae)
         self._networks = tuple(_network(text) for text in listen.allow_hosts)
+        self._associate_s = listen.associate_s
         self._most = listen.max_connections
         self._most_for_one = max(1, listen.max_connections - _KEPT_FOR_OTHERS)
         self._lock = threading.Lock()
-        self._waiting: Counter[str] = Counter()
+        self._waiting: dict[Visit, None] = {}  # the oldest first
         self._admitted: Counter[str] = Counter()
-        self._silent_until: dict[tuple[str, str], float] = {}
         self._closing = False
 
     def close(self) -> None:
         """Admit nobody any more."""
         self._closing = True
+        with self._lock:
+            for visit in self._waiting:
+                visit.deadline = 0
+        self.hang_up_on_overdue()
 
     def lets_in(self, address: str) -> bool:
-        """False for a connection that is to be closed unheard: from outside the networks, or one too many that say nothing."""
+        """False for a connection that is to be closed unheard: it comes from outside the networks."""
         if self._networks and not any(_address(address) in network for network in self._networks):
-            self._tell(address, "it is not in ALLOW_HOSTS")
+            self.refusals.note(address, "ALLOW_HOSTS", "its address is not in ALLOW_HOSTS")
             return False
-        with self._lock:
-            crowd = self._waiting[address] >= self._most or self._waiting.total() >= self._most * _WAITING_FACTOR
-        if crowd:
-            self._tell(address, "too many connections wait without asking to associate")
-        return not crowd
+        return True
 
-    def arrive(self, address: str) -> "Visit":
-        """A connection that waits until it is admitted or leaves."""
+    def arrive(self, address: str, client: socket.socket) -> "Visit":
+        """A connection that waits until it is admitted or leaves; where too many do, the oldest must go."""
+        visit = Visit(self, address, client, time.monotonic() + self._associate_s)
         with self._lock:
-            self._waiting[address] += 1
-        return Visit(self, address)
+            self._waiting[visit] = None
+            one_too_many = self._one_too_many(address)
+            if one_too_many is not None:
+                one_too_many.deadline = 0
+        if one_too_many is not None:
+            self.refusals.note(one_too_many.address, "", "it has too many connections that do not ask to associate")
+            self.hang_up_on_overdue()
+        return visit
 
-    def admit(self, visit: "Visit", called: str, calling: str) -> Refusal | None:
-        """Judge a request to associate, and count it as an association where it may."""
+    def _one_too_many(self, address: str) -> "Visit | None":
+        """The oldest of whoever has most, so that nobody can crowd out another."""
+        counts = Counter(visit.address for visit in self._waiting)
+        if counts[address] <= self._most:
+            if counts.total() <= self._most * _WAITING_FACTOR:
+                return None
+            address = counts.most_common(1)[0][0]
+        return next(visit for visit in self._waiting if visit.address == address)
+
+    def hang_up_on_overdue(self) -> None:
+        """End the waiting of those whose time is over; harmless again."""
+        now = time.monotonic()
         with self._lock:
-            refusal = self._judge(visit, called, calling)
+            for visit in self._waiting:
+                if visit.deadline < now:
+                    hang_up(visit.client)
+
+    def admit(self, visit: "Visit", called: str, calling: str, *, room: bool) -> Refusal | None:
+        """Judge a request to associate, and count it as an association where it may; `room` says whether instances are taken in."""
+        with self._lock:
+            refusal = self._judge(visit, called, calling, room=room)
             if refusal is None:
                 visit.admitted = True
-                _less(self._waiting, visit.address)
+                del self._waiting[visit]
                 self._admitted[visit.address] += 1
-        if refusal is not None:
-            self._tell(visit.address, refusal.advice, f" (it called {called!r} and is {calling!r})")
+        if refusal is not None and refusal.setting:
+            self.refusals.note(visit.address, refusal.setting, refusal.why, calling=calling, called=called)
         return refusal
 
     def leave(self, visit: "Visit") -> None:
@@ -104,45 +122,48 @@ class Admission:
         with self._lock:
             if not visit.gone:
                 visit.gone = True
-                _less(self._admitted if visit.admitted else self._waiting, visit.address)
+                self._waiting.pop(visit, None)
+                if visit.admitted:
+                    _less(self._admitted, visit.address)
 
-    def _judge(self, visit: "Visit", called: str, calling: str) -> Refusal | None:
-        if called != self._called:
-            return Refusal(1, 1, 7, f"the called AE title is not AE_TITLE {self._called}")
-        if self._calling and calling not in self._calling:
-            return Refusal(1, 1, 3, "its AE title is not in CALLING_AE")
+    def _judge(self, visit: "Visit", called: str, calling: str, *, room: bool) -> Refusal | None:
         if self._closing or visit.gone:
-            return Refusal(2, 3, 1, "the receiver is stopping, or it has hung up")
-        if self._admitted.total() >= self._most:
-            return Refusal(2, 3, 2, f"{self._most} associations are open: MAX_CONNECTIONS")
-        if self._admitted[visit.address] >= self._most_for_one:
-            return Refusal(2, 3, 2, f"it has {self._most_for_one} associations open, as many as one peer gets: MAX_CONNECTIONS")
-        return None
+            return Refusal(2, 3, 1, "", "the receiver is stopping, or the peer has hung up")
+        if called != self._called:
+            return Refusal(1, 1, 7, "AE_TITLE", f"the AE title it calls is not AE_TITLE {self._called}")
+        if self._calling and calling not in self._calling:
+            return Refusal(1, 1, 3, "CALLING_AE", "its AE title is not in CALLING_AE")
+        return self._lack_of_room(visit, room=room)
 
-    def _tell(self, address: str, why: str, detail: str = "") -> None:
-        """Log a refusal; the same one again after a minute."""
-        now = time.monotonic()
-        with self._lock:
-            if now < self._silent_until.get((address, why), 0.0):
-                return
-            if len(self._silent_until) >= _TELL_AT_MOST:
-                self._silent_until.clear()
-            self._silent_until[address, why] = now + _TELL_AGAIN_S
-        _log.warning("refused %s: %s%s", address, why, detail)
+    def _lack_of_room(self, visit: "Visit", *, room: bool) -> Refusal | None:
+        if not room:
+            return Refusal(2, 3, 1, "MIN_FREE", "there is no room for instances: free some on the storage disk, or lower MIN_FREE")
+        if self._admitted.total() >= self._most:
+            return Refusal(2, 3, 2, "MAX_CONNECTIONS", f"{self._most} associations are open: MAX_CONNECTIONS")
+        if self._admitted[visit.address] >= self._most_for_one:
+            why = f"it has {self._most_for_one} associations open, as many as one peer gets: MAX_CONNECTIONS"
+            return Refusal(2, 3, 2, "MAX_CONNECTIONS", why)
+        return None
 
 
 class Visit:
-    """One connection, from accept to close; its flags are the admission's to change."""
+    """One connection, from accept to close; its fields are the admission's to change, `client` its door's."""
 
-    def __init__(self, admission: Admission, address: str) -> None:
+    def __init__(self, admission: Admission, address: str, client: socket.socket, deadline: float) -> None:
         self.address = address
+        self.client = client
+        self.deadline = deadline
         self.admitted = False
         self.gone = False
         self._admission = admission
 
-    def admit(self, called: str, calling: str) -> Refusal | None:
+    def admit(self, called: str, calling: str, *, room: bool) -> Refusal | None:
         """Ask to associate: None, or why not."""
-        return self._admission.admit(self, called, calling)
+        return self._admission.admit(self, called, calling, room=room)
+
+    def refused(self, setting: str, why: str) -> None:
+        """It was turned away before it asked."""
+        self._admission.refusals.note(self.address, setting, why)
 
     def leave(self) -> None:
         """Give the place up."""

@@ -63,7 +63,10 @@ class Association:
             raise UnavailableError(msg)
         if kind != wire.ASSOCIATE_AC:
             raise self._broken("it did not answer the request to associate")
-        self.contexts, max_pdu = wire.parse_associate_ac(body)
+        try:
+            self.contexts, max_pdu = wire.parse_associate_ac(body)
+        except wire.WireError as error:
+            raise self._broken(f"it sent {error}") from error
         self._size = wire.payload_size(max_pdu)
 
     def store(self, context_id: int, sop_class: str, sop_instance: str, data_set: BinaryIO) -> int:

@@ -5,14 +5,13 @@ is pinned. What they add: caps and deadlines for what is read, a C-STORE that go
 certainty that a connection, however it ends, gives everything back.
 """
 
-import contextlib
 import logging
 import socket
 import sys
 import threading
 import time
 import warnings
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from pydicom.uid import UID
 from pynetdicom import AE, _config, build_context, evt
@@ -20,12 +19,14 @@ from pynetdicom.association import Association as PeerAssociation
 from pynetdicom.pdu_primitives import A_ASSOCIATE
 from pynetdicom.transport import AssociationServer, RequestHandler
 
-from dicomrx.network import wire
+from dicomrx.network import door, wire
 from dicomrx.network.admission import Admission, Listen, Visit
 from dicomrx.network.classes import is_storage
+from dicomrx.network.lane import Lane, LaneDul
 from dicomrx.network.ports import Intake
 from dicomrx.network.provider import Dimse, Dul, Socket
 from dicomrx.network.storing import Association, Context, Engine, Storing
+from dicomrx.network.stream import Stream
 from dicomrx.network.wire import VERIFICATION
 
 if TYPE_CHECKING:
@@ -44,24 +45,41 @@ def quiet() -> None:
         warnings.filterwarnings("ignore", module=rf"{package}\b")
 
 
-class Connection:
-    """One connection and what belongs to it, from accept to close."""
+_DULS: Final = {"lane": LaneDul, "pynetdicom": Dul}
 
-    def __init__(self, association: PeerAssociation, server: "Listener", client: socket.socket, visit: Visit) -> None:
+
+class Connection:
+    """One association and what belongs to it, from its request to the end of its connection."""
+
+    def __init__(self, association: PeerAssociation, server: "Listener", stream: Stream, visit: Visit) -> None:
         self.visit = visit
         self._server = server
         self._association = association
+        self._stream = stream
         self._lock = threading.Lock()
         self._facts: dict[str, str] = {}
         self._number = 0
+        self._fits = 0
         self._storing: Storing | None = None
+        self._lane: Lane | None = None
         listen = server.listen
-        association.dul = self._dul = Dul(association, self.close)
+        association.dul = self._dul = _DULS[listen.engine](association, self.close)
         association.dimse = self._dimse = Dimse(association)
-        association.set_socket(Socket(association, client, listen.read_s))
+        self._socket = Socket(association, stream)
+        association.set_socket(self._socket)
         association.acse_timeout = listen.associate_s  # these set the timers of the new DUL
-        association.network_timeout = listen.idle_s
+        association.network_timeout = None if isinstance(self._dul, LaneDul) else listen.idle_s  # the lane has its own
         association.bind(evt.EVT_REQUESTED, self._requested)
+
+    def start(self) -> None:
+        """Let pynetdicom work on it; raises RuntimeError where there are no more threads."""
+        self._server.connections.add(self)
+        try:
+            self._association.start()
+        except RuntimeError:
+            self._stream.close()
+            self.close("lost")
+            raise
 
     def _requested(self, _event: evt.Event) -> None:
         association = self._association
@@ -69,7 +87,7 @@ class Connection:
         if not isinstance(request, A_ASSOCIATE):
             return
         called, calling = request.called_ae_title.strip(), request.calling_ae_title.strip()
-        refusal = self.visit.admit(called, calling)
+        refusal = self.visit.admit(called, calling, room=self._server.intake.space_left())
         if refusal is not None:
             association.acse.send_reject(refusal.result, refusal.source, refusal.diagnostic)
             association.is_rejected = True
@@ -84,14 +102,27 @@ class Connection:
         intake = self._server.intake
         self._number = intake.new_association()
         self._facts = {"calling": calling, "called": called, "peer": self.visit.address}
-        engine = Engine(context=self._context, answer=self._dimse.answer, other=self._dimse.other)
+        self._fits = wire.payload_size(self._dimse.maximum_pdu_size)
+        engine = Engine(context=self._context, answer=self._answer, other=self._other)
         self._storing = Storing(Association(self._number, calling, called), intake, engine, self._server.listen.instance_s)
         self._dimse.storing = self._storing
+        if isinstance(self._dul, LaneDul):
+            listen = self._server.listen
+            self._lane = Lane(self._stream, self._storing, idle_s=listen.idle_s, max_pdu=listen.max_pdu)
+            self._dul.lane = self._lane
         self._note("open", 0)
 
     def _context(self, context_id: int) -> Context | None:
         context = self._association._accepted_cx.get(context_id)  # noqa: SLF001 - `accepted_contexts` sorts them all each time
         return None if context is None else Context(str(context.abstract_syntax), str(context.transfer_syntax[0]))
+
+    def _answer(self, context_id: int, command: bytes) -> None:
+        self._socket.send(b"".join([wire.p_data(context_id, value) for value in wire.fragments(command, self._fits, command=True)]))
+
+    def _other(self, context_id: int, value: bytes) -> None:
+        if self._lane is not None:
+            self._lane.pause()
+        self._dimse.other(context_id, value)
 
     def close(self, ended: str) -> None:
         """The connection is gone: nothing of it stays."""
@@ -109,23 +140,16 @@ class Connection:
             _log.warning("association %d: what became of it cannot be noted: %s", self._number, error.strerror)
 
     def abort(self) -> None:
-        """Tell the peer that it is over; a connection that is no association yet is just closed."""
-        if self.visit.admitted:
-            self._association.acse.send_abort(0x00)
-        else:
-            self.hang_up()
+        """Tell the peer that it is over."""
+        self._association.acse.send_abort(0x00)
 
     def hang_up(self) -> None:
         """End the connection under a thread that reads or writes."""
-        wrapped = self._dul.socket
-        client = wrapped.socket if wrapped is not None else None
-        if client is not None:
-            with contextlib.suppress(OSError):  # the peer was faster
-                client.shutdown(socket.SHUT_RDWR)
+        self._stream.hang_up()
 
 
 def _acceptable(offers: "list[PresentationContext]") -> "list[PresentationContext]":
-    """What to accept: C-ECHO, and storage of any class, each offer in its first transfer syntax; the others are struck out.
+    """What to accept: C-ECHO, and storage of any class, in the one transfer syntax that the door leaves of an offer.
 
     pynetdicom's UNRESTRICTED_STORAGE_SERVICE would refuse non-patient objects, and take queries whose keyword it does not know.
     """
@@ -133,26 +157,35 @@ def _acceptable(offers: "list[PresentationContext]") -> "list[PresentationContex
     for offer in offers:
         abstract = str(offer.abstract_syntax)
         if abstract == VERIFICATION or is_storage(abstract):
-            first = offer.transfer_syntax[:1]
-            offer.transfer_syntax = [*first]
-            syntaxes.setdefault(abstract, set()).update(first)
-    return [build_context(abstract, list(all_first)) for abstract, all_first in syntaxes.items()]
+            syntaxes.setdefault(abstract, set()).update(offer.transfer_syntax)
+    return [build_context(abstract, list(taken)) for abstract, taken in syntaxes.items()]
 
 
 class _Handler(RequestHandler):
+    """Meets a peer in a thread of its own: pynetdicom hears of it only when it asks to associate."""
+
     server: "Listener"
 
     def handle(self) -> None:
-        self.request.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        association = self._create_association()
-        visit = self.server.admission.arrive(self.client_address[0])
-        connection = Connection(association, self.server, self.request, visit)
-        self.server.connections.add(connection)
+        visit = self.server.admission.arrive(self.client_address[0], self.request)
         try:
-            association.start()
+            threading.Thread(target=self._meet, args=(visit,), name="dicomrx-meet", daemon=True).start()
         except RuntimeError:  # no more threads
-            connection.close("lost")
+            visit.leave()
             raise
+
+    def _meet(self, visit: Visit) -> None:
+        listen = self.server.listen
+        try:
+            first = door.request(visit, self.server.tls)
+            self.request = visit.client
+            stream = Stream(visit.client, listen.read_s, first)
+            Connection(self._create_association(), self.server, stream, visit).start()
+        except Exception as error:  # noqa: BLE001 - whatever it was, the connection gives its place back
+            visit.leave()
+            visit.client.close()
+            if not isinstance(error, OSError):
+                self.server.handle_error(self.request, self.client_address)
 
 
 class Listener(AssociationServer):
@@ -163,6 +196,7 @@ class Listener(AssociationServer):
     def __init__(self, listen: Listen, intake: Intake) -> None:
         quiet()
         self.admission = Admission(listen)
+        self.tls = door.tls_context(listen)
         ae = AE(listen.ae_title.strip())
         ae.implementation_class_uid = UID(wire.IMPLEMENTATION_CLASS_UID)
         ae.implementation_version_name = wire.IMPLEMENTATION_VERSION
@@ -176,6 +210,10 @@ class Listener(AssociationServer):
     def verify_request(self, _request: _Request, client_address: tuple[str, int]) -> bool:
         """Turn away, before a thread is made for it, who may not even ask."""
         return self.admission.lets_in(client_address[0])
+
+    def service_actions(self) -> None:
+        """Hang up on who waits for too long; called ten times a second, so without pynetdicom's own collection of garbage."""
+        self.admission.hang_up_on_overdue()
 
     def get_request(self) -> tuple[socket.socket, tuple[str, int]]:
         """Raises OSError; at the limit of descriptors only after a moment, for the loop above asks again at once."""

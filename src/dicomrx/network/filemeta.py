@@ -2,6 +2,7 @@
 
 import struct
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import BinaryIO, Final
 
 from dicomrx.network.wire import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION, even, uid_text
@@ -14,14 +15,24 @@ _MAX_META: Final = 1 << 20
 
 def file_head(*, sop_class: str, sop_instance: str, transfer_syntax: str, calling: str, called: str) -> bytes:
     """All of the file before the data set; AE titles that are empty are left out."""
-    body = _long(0x0001, b"OB", b"\0\1")
-    for element, uid in ((0x0002, sop_class), (0x0003, sop_instance), (0x0010, transfer_syntax), (0x0012, IMPLEMENTATION_CLASS_UID)):
-        body += _short(element, b"UI", even(uid.encode("ascii"), b"\0"))
-    body += _short(0x0013, b"SH", even(IMPLEMENTATION_VERSION.encode("ascii"), b" "))
+    before, behind = _around(sop_class, transfer_syntax, calling, called)
+    body = before + _uid(0x0003, sop_instance) + behind
+    return _PREAMBLE + _PREFIX + _short(0x0000, b"UL", struct.pack("<I", len(body))) + body
+
+
+@lru_cache(maxsize=256)
+def _around(sop_class: str, transfer_syntax: str, calling: str, called: str) -> tuple[bytes, bytes]:
+    """What stands before and behind the SOP Instance UID: the same for all of a series."""
+    behind = _uid(0x0010, transfer_syntax) + _uid(0x0012, IMPLEMENTATION_CLASS_UID)
+    behind += _short(0x0013, b"SH", even(IMPLEMENTATION_VERSION.encode("ascii"), b" "))
     for element, title in ((0x0016, calling), (0x0017, calling), (0x0018, called)):
         if title:
-            body += _short(element, b"AE", even(title.encode("ascii"), b" "))
-    return _PREAMBLE + _PREFIX + _short(0x0000, b"UL", struct.pack("<I", len(body))) + body
+            behind += _short(element, b"AE", even(title.encode("ascii"), b" "))
+    return _long(0x0001, b"OB", b"\0\1") + _uid(0x0002, sop_class), behind
+
+
+def _uid(element: int, uid: str) -> bytes:
+    return _short(element, b"UI", even(uid.encode("ascii"), b"\0"))
 
 
 def _short(element: int, vr: bytes, value: bytes) -> bytes:

@@ -6,8 +6,8 @@ from typing import Protocol
 class Reception(Protocol):
     """One instance on its way in; it is nowhere until it is kept."""
 
-    def write(self, data: bytes | memoryview, /) -> None:
-        """Append; raises OSError."""
+    def write(self, *pieces: bytes | memoryview) -> None:
+        """Append them all; raises OSError."""
 
     def keep(self) -> object:
         """Make it durable under its final name; only then it may be acknowledged. Raises OSError."""

@@ -1,12 +1,8 @@
 """The parts of a pynetdicom association that are ours: they read with caps and deadlines, and take C-STORE for themselves."""
 
 import contextlib
-import errno
 import logging
-import select
-import socket
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Final
 
 from pynetdicom.association import Association
@@ -19,66 +15,40 @@ from pynetdicom.transport import AssociationSocket
 
 from dicomrx.network import wire
 from dicomrx.network.storing import Storing
+from dicomrx.network.stream import Stream
 
 _log = logging.getLogger(__name__)
 
-_MAX_PDU_READ: Final = 1 << 20  # an A-ASSOCIATE-RQ with 128 contexts of many transfer syntaxes; P-DATA are smaller
 _LOOK_S: Final = 0.01
-_ESTABLISHED: Final = "Sta6"
-_CLOSED_UNDER_US: Final = (OSError, ValueError)
+ESTABLISHED: Final = "Sta6"
+_CLOSING: Final = "Sta13"
 
 
 class Socket(AssociationSocket):
-    """Reads with a cap and a deadline, and waits for data instead of asking for it a thousand times a second."""
+    """A stream as pynetdicom sees it: it waits for data instead of asking for it a thousand times a second."""
 
-    def __init__(self, association: Association, client: socket.socket, read_s: float) -> None:
-        super().__init__(association, client_socket=client)
-        self._read_s = read_s
+    def __init__(self, association: Association, stream: Stream) -> None:
+        super().__init__(association, client_socket=stream.client)
+        self.stream = stream
 
     @property
     def ready(self) -> bool:
         """True where there is something to read; waits a moment for it while the association is open."""
-        if super().ready:
-            return True
-        if self.socket is None or self.assoc.dul.state_machine.current_state != _ESTABLISHED:
-            return False
-        try:
-            return bool(select.select([self.socket], [], [], _LOOK_S)[0])
-        except _CLOSED_UNDER_US:
-            return False  # the next look finds it closed, and says so
+        established = self.assoc.dul.state_machine.current_state == ESTABLISHED
+        return self.socket is not None and self.stream.readable(_LOOK_S if established else 0)
 
     def recv(self, nr_bytes: int) -> bytearray:
         """Raises OSError for a PDU above the cap, or one that does not come in time."""
-        if nr_bytes > _MAX_PDU_READ:
-            raise OSError(errno.EMSGSIZE, "a PDU of impossible length")
-        if self.socket is None:
-            raise OSError(errno.ENOTCONN, "closed")
-        data = bytearray(nr_bytes)
-        view, got = memoryview(data), 0
-        deadline = time.monotonic() + self._read_s
-        while got < nr_bytes:
-            self.socket.settimeout(max(deadline - time.monotonic(), 0.001))
-            count = self.socket.recv_into(view[got:])
-            if not count:
-                return data[:got]
-            got += count
-        # Not sticky: without it a sender with Nagle's algorithm waits 40 ms for our acknowledgement.
-        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
-        return data
+        return self.stream.read(nr_bytes)
 
     def _shutdown_socket(self) -> None:
         # pynetdicom's own does not close what the peer has reset already.
-        if self.socket is not None:
-            with contextlib.suppress(OSError):
-                self.socket.shutdown(socket.SHUT_RDWR)
-            self.socket.close()
+        self.stream.close()
 
     def send(self, bytestream: bytes) -> None:
         """One write for a PDU; a peer that does not read loses the connection."""
         try:
-            if self.socket is not None:
-                self.socket.settimeout(self._read_s)
-                self.socket.sendall(bytestream)
+            self.stream.write(bytestream)
         except OSError:
             self.event_queue.put("Evt17")
 
@@ -90,35 +60,35 @@ class Dimse(DIMSEServiceProvider):
 
     def receive_primitive(self, primitive: P_DATA) -> None:
         """What the peer sent; what cannot be understood aborts the association."""
-        try:
+        with aborting(self.assoc):
             for context_id, value in primitive.presentation_data_value_list:
                 self._take(context_id, value)
-        except wire.WireError as error:
-            _log.warning("aborted an association: its peer sent %s", error)
-            self.dul.event_queue.put("Evt19")
-        except Exception as error:  # noqa: BLE001 - pynetdicom raises anything for a command set it does not understand
-            _log.warning("aborted an association: its peer sent a message that cannot be read (%s)", type(error).__name__)
-            self.dul.event_queue.put("Evt19")
 
     def _take(self, context_id: int, value: bytes) -> None:
         if self.storing is None:
             raise wire.WireError("data before an association")
-        self.storing.take(context_id, value)
-
-    def answer(self, context_id: int, command: bytes) -> None:
-        """Send a command set."""
-        for value in wire.fragments(command, wire.payload_size(self.maximum_pdu_size), command=True):
-            self.dul.send_pdu(_p_data(context_id, value))
+        command, last, data = wire.split(value)
+        self.storing.take(context_id, data, command=command, last=last)
+        self.storing.flush()
 
     def other(self, context_id: int, value: bytes) -> None:
         """A value of a message that pynetdicom is to answer."""
-        super().receive_primitive(_p_data(context_id, value))
+        primitive = P_DATA()
+        primitive.presentation_data_value_list.append((context_id, value))
+        super().receive_primitive(primitive)
 
 
-def _p_data(context_id: int, value: bytes) -> P_DATA:
-    primitive = P_DATA()
-    primitive.presentation_data_value_list.append((context_id, value))
-    return primitive
+@contextlib.contextmanager
+def aborting(association: Association) -> Iterator[None]:
+    """Abort the association where its peer breaks the protocol."""
+    try:
+        yield
+    except wire.WireError as error:
+        _log.warning("aborted an association: its peer sent %s", error)
+        association.dul.event_queue.put("Evt19")
+    except Exception as error:  # noqa: BLE001 - pynetdicom raises anything for a command set it does not understand
+        _log.warning("aborted an association: its peer sent a message that cannot be read (%s)", type(error).__name__)
+        association.dul.event_queue.put("Evt19")
 
 
 class Dul(DULServiceProvider):
@@ -130,6 +100,14 @@ class Dul(DULServiceProvider):
         self._at_end = at_end
         self._ended = "lost"
 
+    def start(self) -> None:
+        """As ever; raises RuntimeError where there are no more threads, and then this is the end too."""
+        try:
+            super().start()
+        except RuntimeError:
+            self._end()
+            raise
+
     def run_reactor(self) -> None:
         """Read until the connection ends, then give back all that it held."""
         try:
@@ -137,15 +115,22 @@ class Dul(DULServiceProvider):
         except InvalidEventError:
             _log.debug("an association ended while it was being aborted")
         finally:
-            if self.socket is not None:
-                self.socket.close()
-            self.to_user_queue.put(None)  # who waits for a request to associate need not go on waiting
-            self._at_end(self._ended)
+            self._end()
+
+    def _end(self) -> None:
+        if self.socket is not None:
+            self.socket.close()
+        self.to_user_queue.put(None)  # who waits for a request to associate need not go on waiting
+        self._at_end(self._ended)
 
     def _is_transport_event(self) -> bool:
         if not self.assoc.is_alive():  # it died of a request that pynetdicom does not survive
             self.kill_dul()
             return False
+        if self.state_machine.current_state == _CLOSING and isinstance(self.socket, Socket):
+            self.socket.stream.discard()  # unread, it would make the close a reset, and our last word lost
+            self.socket.close()
+            return True
         return super()._is_transport_event()
 
     def _decode_pdu(self, bytestream: bytearray) -> tuple[_PDUType, str]:

@@ -5,7 +5,8 @@ import logging
 import socketserver
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from typing import Final
 
 from dicomrx.errors import ConfigError, PermissionRefused, TryAgainError
@@ -53,6 +54,11 @@ class Server:
         if self._on_start is not None:
             self._on_start(self.address)
 
+    def refused(self) -> Sequence[Mapping[str, object]] | None:
+        """Whom it turned away, the newest first; None where nobody since the last call."""
+        news = self._started().admission.refusals.news()
+        return None if news is None else [asdict(refused) for refused in news]
+
     def stop(self, grace_s: float) -> bool:
         """Listen no more at once, let associations end within `grace_s`, abort those left; True where one was cut."""
         listener = self._started()
@@ -60,18 +66,15 @@ class Server:
         socketserver.BaseServer.shutdown(listener)  # pynetdicom's own also wants to be in a list of its AE
         listener.server_close()
         self._thread.join()
-        for connection in _all(listener):
-            if not connection.visit.admitted:
-                connection.hang_up()
         _wait(listener, grace_s)
-        left = [connection for connection in _all(listener) if connection.visit.admitted]
+        cut = any(connection.visit.admitted for connection in _all(listener))
         for connection in _all(listener):
             connection.abort()
         _wait(listener, _ABORT_S)
         for connection in _all(listener):
             connection.hang_up()
         _wait(listener, _HANG_UP_S)
-        return bool(left)
+        return cut
 
     def _started(self) -> Listener:
         if self._listener is None:

@@ -4,23 +4,29 @@ Bytes go to the reception as they come: nothing of a data set is decoded, held o
 the rest of the data set is then read and thrown away, and the association goes on.
 """
 
-import contextlib
+import errno
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
+from math import inf
 from typing import Final
 
 from dicomrx.network.classes import is_storage
 from dicomrx.network.filemeta import file_head
 from dicomrx.network.ports import Intake, Reception
-from dicomrx.network.wire import C_STORE_RQ, Command, WireError, split, store_response
+from dicomrx.network.wire import C_STORE_RQ, Command, WireError, store_response
 
 _log = logging.getLogger(__name__)
 
 _MAX_COMMAND: Final = 16 << 10
 _MAX_OTHER: Final = 1 << 20  # data sets of other messages than C-STORE are held in memory
+_OTHER_EVERY_S: Final = 0.1  # messages that are no C-STORE: each costs pynetdicom milliseconds of what all associations share
+_OTHERS_AHEAD_S: Final = 2.0
+_MAX_INSTANCE: Final = 64 << 30
+_GRACE_S: Final = 60.0
+_LEAST_RATE: Final = 8 << 10  # bytes a second, after the grace: a slow line is no attack, a trickle is
 
 
 class Status(IntEnum):
@@ -70,7 +76,7 @@ class Engine:
 class Storing:
     """The message that one association is sending; used by one thread.
 
-    `instance_s` is how long one instance may take: while it is in reception, no study completes.
+    `instance_s` is how long one instance may take at most, however big and fast: while it is in reception, no study completes.
     """
 
     def __init__(self, association: Association, intake: Intake, engine: Engine, instance_s: float) -> None:
@@ -80,31 +86,54 @@ class Storing:
         self._engine = engine
         self._instance_s = instance_s
         self._numbers = 0
+        self._others_until = 0.0
         self._told: set[Status] = set()
+        self._pieces: list[bytes | memoryview] = []
         self._reset()
 
     def _reset(self) -> None:
         self._context_id = 0
         self._encoded = b""
         self._request: Command | None = None
-        self._other_bytes = -1  # how much of another message's data set came, or -1 while none is coming
+        self._in_other = False  # inside the data set of another message
         self._reception: Reception | None = None
         self._status: Status | None = None  # undecided; only a reception that was kept makes it a success
-        self._deadline = float("inf")
+        self._began = 0.0
+        self._bytes = 0
+        self._pieces.clear()
 
-    def take(self, context_id: int, value: bytes) -> None:
-        """The next presentation data value. Raises WireError where the association must be aborted."""
-        is_command, last, data = split(value)
-        if not context_id or self._context_id not in {0, context_id}:
+    def take(self, context_id: int, data: memoryview, *, command: bool, last: bool) -> None:
+        """The next presentation data value, or a part of it. Raises WireError where the association must be aborted.
+
+        `data` may be kept until `flush`.
+        """
+        if not context_id or (self._context_id and context_id != self._context_id):
             raise WireError("a message in two presentation contexts, or in none")
-        if time.monotonic() > self._deadline:
-            raise WireError("an instance that takes too long")
-        if not is_command:
-            self._data(value, data, last=last)
-        elif self._request is not None or self._other_bytes >= 0:
-            raise WireError("a command inside a data set")
-        else:
+        if command:
             self._command(context_id, data, last=last)
+        elif self._request is not None:
+            self._pieces.append(data)
+            self._bytes += len(data)
+            if last:
+                self._finish()
+        elif self._in_other:
+            self._other_data(data, last=last)
+        else:
+            raise WireError("a data set without a command")
+
+    def flush(self) -> None:
+        """Write what was taken. Raises WireError where the message takes too long."""
+        if self.time_left() < 0:
+            raise WireError("an instance that takes too long")
+        if self._pieces:
+            self._do(self._write)
+            self._pieces.clear()
+
+    def time_left(self) -> float:
+        """Seconds until the message must have ended; infinite between messages."""
+        if not self._context_id:
+            return inf
+        return self._began + min(self._instance_s, _GRACE_S + self._bytes / _LEAST_RATE) - time.monotonic()
 
     def close(self) -> None:
         """The association is over: what was coming leaves nothing behind."""
@@ -112,8 +141,11 @@ class Storing:
         self._reset()
 
     def _command(self, context_id: int, data: memoryview, *, last: bool) -> None:
+        if self._request is not None or self._in_other:
+            raise WireError("a command inside a data set")
         if not self._context_id:
             self._context_id = context_id
+            self._began = time.monotonic()
             if not last:  # it may be a C-STORE: its reception begins now
                 self._begin()
         self._encoded += data
@@ -127,10 +159,13 @@ class Storing:
                 self._pass_on(request)
 
     def _pass_on(self, request: Command) -> None:
-        context_id, encoded = self._context_id, self._encoded
+        now = time.monotonic()
+        self._others_until = max(self._others_until, now - _OTHERS_AHEAD_S) + _OTHER_EVERY_S
+        time.sleep(max(0.0, self._others_until - now))
+        context_id, encoded, began = self._context_id, self._encoded, self._began
         self.close()
         if request.has_data_set:
-            self._context_id, self._other_bytes = context_id, 0
+            self._context_id, self._in_other, self._began = context_id, True, began
         self._engine.other(context_id, b"\3" + encoded)
 
     def _start(self, request: Command) -> None:
@@ -145,51 +180,46 @@ class Storing:
         elif request.sop_instance is None:
             self._fail(Status.INVALID_INSTANCE)
         else:
-            self._write_head(request.sop_class, request.sop_instance, context)
+            self._start_file(request.sop_class, request.sop_instance, context)
         if not request.has_data_set:
             self._finish()
 
-    def _write_head(self, sop_class: str, sop_instance: str, context: Context) -> None:
-        head = file_head(
-            sop_class=sop_class,
-            sop_instance=sop_instance,
-            transfer_syntax=context.transfer_syntax,
-            calling=self._association.calling,
-            called=self._association.called,
-        )
+    def _start_file(self, sop_class: str, sop_instance: str, context: Context) -> None:
         if self._reception is None and self._status is None:
             self._begin()
-        self._do(lambda reception: reception.write(head))
+        self._pieces.append(
+            file_head(
+                sop_class=sop_class,
+                sop_instance=sop_instance,
+                transfer_syntax=context.transfer_syntax,
+                calling=self._association.calling,
+                called=self._association.called,
+            )
+        )
 
-    def _data(self, value: bytes, data: memoryview, *, last: bool) -> None:
-        if self._request is not None:
-            self._do(lambda reception: reception.write(data))
-            if last:
-                self._finish()
-        elif self._other_bytes >= 0:
-            self._other_data(value, last=last)
-        else:
-            raise WireError("a data set without a command")
-
-    def _other_data(self, value: bytes, *, last: bool) -> None:
+    def _other_data(self, data: memoryview, *, last: bool) -> None:
         context_id = self._context_id
-        self._other_bytes += len(value)
-        if self._other_bytes > _MAX_OTHER:
+        self._bytes += len(data)
+        if self._bytes > _MAX_OTHER:
             raise WireError("a message that is no C-STORE and too long")
         if last:
             self._reset()
-        self._engine.other(context_id, value)
+        self._engine.other(context_id, (b"\2" if last else b"\0") + data)
 
     def _begin(self) -> None:
         self._numbers += 1
-        self._deadline = time.monotonic() + self._instance_s
-        with self._failing():
-            if self._intake.space_left():
-                self._reception = self._intake.begin(self._association.number, self._numbers)
-            else:
-                self._fail(Status.OUT_OF_RESOURCES)
+        try:
+            self._reception = self._intake.begin(self._association.number, self._numbers)
+        except Exception as error:  # noqa: BLE001 - see `_do`
+            self._fail(_status_of(error), error)
+
+    def _write(self, reception: Reception) -> None:
+        if self._bytes > _MAX_INSTANCE:
+            raise OSError(errno.EFBIG, "an instance of impossible length")
+        reception.write(*self._pieces)
 
     def _finish(self) -> None:
+        self.flush()
         self._do(self._keep)
         request, context_id, status = self._request, self._context_id, self._status
         self.close()
@@ -204,17 +234,10 @@ class Storing:
     def _do(self, step: Callable[[Reception], object]) -> None:
         """One step of storing, where nothing has failed yet."""
         if self._reception is not None:
-            with self._failing():
+            try:
                 step(self._reception)
-
-    @contextlib.contextmanager
-    def _failing(self) -> Iterator[None]:
-        try:
-            yield
-        except (OSError, MemoryError) as error:
-            self._fail(Status.OUT_OF_RESOURCES, error)
-        except Exception as error:  # noqa: BLE001 - the promise is an answer, whatever the bug
-            self._fail(Status.CANNOT_UNDERSTAND, error)
+            except Exception as error:  # noqa: BLE001 - the promise is an answer, whatever the bug
+                self._fail(_status_of(error), error)
 
     def _fail(self, status: Status, error: Exception | None = None) -> None:
         self._status = status
@@ -232,6 +255,10 @@ class Storing:
                 reception.drop()
             except OSError as error:
                 _log.warning("association %d: a part file could not be removed: %s", self._association.number, error.strerror)
+
+
+def _status_of(error: Exception) -> Status:
+    return Status.OUT_OF_RESOURCES if isinstance(error, (OSError, MemoryError)) else Status.CANNOT_UNDERSTAND
 
 
 def _cause(error: Exception | None) -> str:

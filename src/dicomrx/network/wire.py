@@ -35,8 +35,15 @@ IMPLEMENTATION_VERSION: Final = "DICOMRX"
 _UID: Final = re.compile(r"[0-9]+(\.[0-9]+)*")
 _UID_LENGTH: Final = 64
 
+_FIXED: Final = 68  # bytes of an A-ASSOCIATE-RQ or -AC before its items
+_MAX_CONTEXTS: Final = 128  # odd numbers of one byte, PS3.8 9.3.2.2
+_MAX_ITEMS: Final = 1024
+
 _ELEMENT: Final = struct.Struct("<HHI")
+_US: Final = struct.Struct("<HHIH")
+_GROUP_LENGTH: Final = struct.Struct("<HHII")
 _PDU: Final = struct.Struct(">BxI")
+_P_DATA: Final = struct.Struct(">BxIIB")
 _PDV: Final = struct.Struct(">IBB")
 _ITEM: Final = struct.Struct(">BxH")
 
@@ -65,7 +72,7 @@ class Command:
     @classmethod
     def parse(cls, data: bytes) -> "Command":
         """Raises WireError where this is no command set that can be answered."""
-        elements = dict(_elements(data))
+        elements = _elements(data)
         field, message_id = _us(elements, 0x0100), _us(elements, 0x0110)
         if field is None:
             raise WireError("a command set without a command field")
@@ -81,17 +88,19 @@ class Command:
         )
 
 
-def _elements(data: bytes) -> Iterator[tuple[int, bytes]]:
-    offset = 0
-    while offset < len(data):
-        if len(data) - offset < _ELEMENT.size:
+def _elements(data: bytes) -> dict[int, bytes]:
+    elements = {}
+    offset, end = 0, len(data)
+    while offset < end:
+        if end - offset < _ELEMENT.size:
             raise WireError("a command set that ends inside an element")
         group, element, length = _ELEMENT.unpack_from(data, offset)
         offset += _ELEMENT.size
-        if group != 0 or length > len(data) - offset:
+        if group != 0 or length > end - offset:
             raise WireError("a command set with an element that is none of its own")
-        yield element, data[offset : offset + length]
+        elements[element] = data[offset : offset + length]
         offset += length
+    return elements
 
 
 def _us(elements: Mapping[int, bytes], element: int) -> int | None:
@@ -101,12 +110,14 @@ def _us(elements: Mapping[int, bytes], element: int) -> int | None:
 
 def command_set(values: Mapping[int, int | str]) -> bytes:
     """Encode group 0000: numbers as US, texts as UI; the group length is put in front."""
-    body = b"".join(_element(element, value) for element, value in sorted(values.items()))
-    return _ELEMENT.pack(0, 0, 4) + struct.pack("<I", len(body)) + body
+    body = b"".join([_element(element, values[element]) for element in sorted(values)])
+    return _GROUP_LENGTH.pack(0, 0, 4, len(body)) + body
 
 
 def _element(element: int, value: int | str) -> bytes:
-    data = struct.pack("<H", value) if isinstance(value, int) else even(value.encode("ascii"), b"\0")
+    if isinstance(value, int):
+        return _US.pack(0, element, 2, value)
+    data = even(value.encode("ascii"), b"\0")
     return _ELEMENT.pack(0, element, len(data)) + data
 
 
@@ -162,7 +173,7 @@ def pdu(kind: int, body: bytes) -> bytes:
 
 def p_data(context_id: int, value: bytes) -> bytes:
     """A P-DATA-TF of one presentation data value."""
-    return pdu(P_DATA, struct.pack(">IB", len(value) + 1, context_id) + value)
+    return _P_DATA.pack(P_DATA, len(value) + 5, len(value) + 1, context_id) + value
 
 
 def values(body: bytes) -> Iterator[tuple[int, bytes]]:
@@ -179,9 +190,15 @@ def values(body: bytes) -> Iterator[tuple[int, bytes]]:
         offset = end
 
 
-def header(data: bytes) -> tuple[int, int]:
+def value_header(data: memoryview, offset: int) -> tuple[int, int, int]:
+    """Length, context ID and message control header of the presentation data value at `offset`."""
+    length, context_id, control = _PDV.unpack_from(data, offset)
+    return length, context_id, control
+
+
+def header(data: bytes | memoryview, offset: int = 0) -> tuple[int, int]:
     """Type and length from the first six bytes of a PDU."""
-    kind, length = _PDU.unpack(data)
+    kind, length = _PDU.unpack_from(data, offset)
     return kind, length
 
 
@@ -209,7 +226,7 @@ def parse_associate_ac(body: bytes) -> tuple[dict[int, str], int]:
     """Accepted contexts ({ID: transfer syntax}) and the peer's maximum PDU length from an A-ASSOCIATE-AC (PS3.8 9.3.3)."""
     accepted: dict[int, str] = {}
     max_pdu = 0
-    for kind, item in _items(body[68:]):
+    for kind, item in _items(body[_FIXED:]):
         if kind == 0x21 and item[2] == 0:  # noqa: PLR2004 - presentation context, accepted
             accepted[item[0]] = dict(_items(item[4:])).get(0x40, b"").rstrip(b"\0 ").decode("latin-1")
         elif kind == 0x50:  # noqa: PLR2004 - user information
@@ -217,10 +234,35 @@ def parse_associate_ac(body: bytes) -> tuple[dict[int, str], int]:
     return accepted, max_pdu
 
 
+def slim_associate_rq(body: bytes) -> bytes:
+    """An A-ASSOCIATE-RQ (PS3.8 9.3.2) with the first transfer syntax of each context alone; raises WireError where it is out of bounds."""
+    slim, contexts = body[:_FIXED], 0
+    for kind, item in _items(body[_FIXED:]):
+        if kind == 0x20:  # noqa: PLR2004 - presentation context
+            contexts += 1
+            slim += _item(kind, _slim_context(item))
+        else:
+            if kind == 0x50 and sum(1 for _ in _items(item)) > _MAX_ITEMS:  # noqa: PLR2004 - user information
+                raise WireError("a request to associate of too many items")
+            slim += _item(kind, item)
+    if len(body) < _FIXED or not 0 < contexts <= _MAX_CONTEXTS:
+        raise WireError("a request to associate without presentation contexts, or with too many")
+    return slim
+
+
+def _slim_context(item: bytes) -> bytes:
+    abstract, syntaxes = ([(kind, part) for kind, part in _items(item[4:]) if kind == wanted] for wanted in (0x30, 0x40))
+    if len(abstract) != 1 or not syntaxes:
+        raise WireError("a presentation context that offers nothing")
+    return item[:4] + _item(*abstract[0]) + _item(*syntaxes[0])
+
+
 def _items(data: bytes) -> Iterator[tuple[int, bytes]]:
     offset = 0
     while len(data) - offset >= _ITEM.size:
         kind, length = _ITEM.unpack_from(data, offset)
         offset += _ITEM.size
+        if length > len(data) - offset:
+            raise WireError("an item of impossible length")
         yield kind, data[offset : offset + length]
         offset += length

@@ -4,7 +4,7 @@ from dicomrx.settings.report import Row, as_env, markdown, rows
 from dicomrx.settings.resolve import Lost, Resolution, resolve
 from dicomrx.settings.sources import NAMES, flag_word
 from dicomrx.settings.table import ENV_PREFIX, TABLE, Setting, Settings
-from dicomrx.settings.values import AeProfile, Issuer, Space, to_text
+from dicomrx.settings.values import AeProfile, Issuer, Space, Timeout, to_text
 
 __all__ = [
     "ENV_PREFIX",
@@ -18,6 +18,7 @@ __all__ = [
     "Setting",
     "Settings",
     "Space",
+    "Timeout",
     "as_env",
     "flag_word",
     "markdown",

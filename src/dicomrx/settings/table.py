@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from dicomrx.settings import values
-from dicomrx.settings.values import AeProfile, Issuer, Parser, Space
+from dicomrx.settings.values import AeProfile, Issuer, Parser, Space, Timeout
 
 ENV_PREFIX: Final = "DICOM_RECEIVER_"
 LOG_LEVELS: Final = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 BURNED_IN: Final = ("quarantine", "blank", "pass")
+ON_AMBIGUOUS: Final = ("resend", "hold")
 ENGINES: Final = ("lane", "pynetdicom")
 
 _TOML_TYPES: Final[Mapping[str, tuple[type, ...]]] = {
@@ -95,10 +96,10 @@ class Settings:
         (), values.many(values.host_or_network), "addresses and networks that may connect; none given: any", kind="list"
     )
     max_connections: int = _row(20, values.whole(1), "associations served at a time", kind="int")
-    engine: str = _choice("pynetdicom", ENGINES, "how C-STORE data is received")
-    tls_cert: Path | None = _path(None, "certificate of the receiver, PEM")
-    tls_key: Path | None = _path(None, "private key of the receiver, PEM")
-    tls_ca: Path | None = _path(None, "certificates of those who may connect, PEM")
+    engine: str = _choice("lane", ENGINES, "how C-STORE data is received; pynetdicom is the slower one")
+    tls_cert: Path | None = _path(None, "certificate of the receiver, PEM: it then speaks TLS, 1.2 or newer, and nothing else")
+    tls_key: Path | None = _path(None, "private key of the receiver, PEM, not encrypted; none: it is in TLS_CERT")
+    tls_ca: Path | None = _path(None, "certificates of those who may connect, or of who signed theirs, PEM; none: anyone")
     storage_dir: Path = _path(Path("storage"), "the spool: every image on its way", flag="storage")
     state_dir: Path = _path(Path("state"), "identities, vault and keys: other rights and backup than the spool")
     zip_dir: Path = _path(Path("zips"), "the zip files")
@@ -108,6 +109,19 @@ class Settings:
     )
     durable: bool = _switch("fsync before an image is acknowledged; off only for tests", on=True)
     timeout: float = _row(60.0, values.seconds(zero=False), "quiet time after which a study is complete", kind="float", unit="s")
+    timeout_ae: tuple[Timeout, ...] = _row(
+        (), values.many(values.timeout(values.ae_title)), "AE=SECONDS: TIMEOUT of studies that this calling AE sends", kind="list"
+    )
+    timeout_modality: tuple[Timeout, ...] = _row(
+        (), values.many(values.timeout(values.modality)), "CT=SECONDS: TIMEOUT of studies of this modality; the longest wins", kind="list"
+    )
+    evidence_wait: float = _row(
+        0.0,
+        values.seconds(zero=True),
+        "quiet time, at most, for a study with gaps in its numbering or whose last association was cut short; 0: TIMEOUT alone",
+        kind="float",
+        unit="s",
+    )
     profile: str = _row(
         "basic", values.words, "de-identification profile: basic, research, either +option..., or a file that ends in .toml"
     )
@@ -123,16 +137,28 @@ class Settings:
     )
     pseudonym: str = _row("sub-%03d", values.pseudonym_format, "what a patient's number is written into; a state keeps its first one")
     vault_days: int | None = _row(None, values.whole(1), "days that originals are kept; none: for ever", kind="int", unit="days")
-    workers: int | None = _row(None, values.whole(1), "worker processes of a stage; none: by the number of cores", kind="int")
+    workers: int | None = _row(
+        None, values.whole(1), "workers of a stage (of upload: studies sent at a time); none: by the number of cores", kind="int"
+    )
     auto_upload: bool = _switch("`all` also sends complete studies", on=False)
     api_url: str = _row("http://localhost:8000/api", values.url, "address of the upload API", echo=False)
     api_username: str | None = _row(None, values.words, "user of the upload API")
     api_password: str | None = _row(None, values.words, "password of the upload API", secret=True)
     api_token: str | None = _row(None, values.token, "token of the upload API, instead of user and password", secret=True)
+    api_ca: Path | None = _path(None, "certificates that the API's own must lead to, PEM; none: the well-known ones")
+    api_cert: Path | None = _path(None, "our certificate for the API, PEM")
+    api_key: Path | None = _path(None, "private key of API_CERT, PEM; none: it is in the same file")
     require_https: bool = _switch("refuse an API address that is not https", on=False)
     max_retries: int = _row(3, values.whole(0), "retries of an upload after the first attempt", kind="int")
     retry_delay: float = _row(5.0, values.seconds(zero=True), "pause before the first retry; later ones double it", kind="float", unit="s")
+    on_ambiguous: str = _choice(
+        "resend", ON_AMBIGUOUS, "what the API may have already, its answer being lost: sent again with the same key, or held for a person"
+    )
     cleanup_after_upload: bool = _switch("remove data and zip of a study once its receipt is durable", on=False)
+    keep_days: int | None = _row(
+        None, values.whole(0), "days that data and zips of sent studies are kept; none: for ever; receipts stay", kind="int", unit="days"
+    )
+    manifest_in_zip: bool = _switch("the zip also holds manifest.json: hashes, profile, and how it was decided to be complete", on=False)
     log_level: str = _choice("INFO", LOG_LEVELS, "least level that is logged")
     log_file: Path | None = _path(None, "file that gets the log too")
     config: Path | None = _path(None, "TOML file with settings; its keys are the flag words")
@@ -151,11 +177,7 @@ TABLE: Final[Mapping[str, Setting]] = _read_table()
 
 # Known, but not carried out by this version unless the value is one of these: refused rather than ignored.
 NOT_YET: Final[Mapping[str, tuple[object, ...]]] = {
-    "engine": ("pynetdicom",),
     "burned_in": ("quarantine", "pass"),
-    "tls_cert": (None,),
-    "tls_key": (None,),
-    "tls_ca": (None,),
     "vault_days": (None,),
 }
 

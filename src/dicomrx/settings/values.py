@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 Parser = Callable[[str], object]
 
 _AE_TITLE: Final = re.compile(r"[ -\[\]-~]{1,16}")  # PS3.5 6.2, AE: 16 bytes of the default repertoire, no backslash
+_MODALITY: Final = re.compile(r"[A-Z0-9_]{1,16}")  # PS3.5 6.2, CS, without spaces
 _ISSUER: Final = re.compile(r"[^\\\x00-\x1f\x7f]{1,64}")  # PS3.5 6.2, LO
 _TOKEN: Final = re.compile(r"[!-~]+")  # it becomes an HTTP header
 _SPACE: Final = re.compile(r"(\d{1,15})\s*([KMGT]?)(?:i?B)?", re.IGNORECASE)
@@ -65,6 +66,16 @@ class AeProfile(NamedTuple):
         return f"{self.calling_ae}={self.profile}"
 
 
+class Timeout(NamedTuple):
+    """The quiet time of studies that hold instances of one calling AE title, or of one modality."""
+
+    name: str
+    seconds: float
+
+    def __str__(self) -> str:
+        return f"{self.name}={to_text(self.seconds)}"
+
+
 def whole(low: int, high: int | None = None) -> Parser:
     """A whole number from `low` to `high`, both allowed."""
     rule = f"must be a whole number from {low} to {high}" if high is not None else f"must be a whole number, {low} or more"
@@ -95,6 +106,19 @@ def seconds(*, zero: bool) -> Parser:
         if not math.isfinite(number) or number < 0 or (number == 0 and not zero):
             raise ValueError(rule)
         return number
+
+    return parse
+
+
+def timeout(name: Parser) -> Parser:
+    """NAME=SECONDS, the name of what `name` takes."""
+    duration = seconds(zero=False)
+
+    def parse(text: str) -> Timeout:
+        key, equals, value = text.rpartition("=")
+        if not equals:
+            raise ValueError("must be NAME=SECONDS")
+        return Timeout(str(name(key)), float(str(duration(value))))
 
     return parse
 
@@ -135,6 +159,14 @@ def ae_title(text: str) -> str:
     if not _AE_TITLE.fullmatch(title):
         raise ValueError("must be an AE title: 1 to 16 letters, digits or signs of ASCII, no backslash")
     return title
+
+
+def modality(text: str) -> str:
+    """A modality (PS3.3 C.7.3.1.1.1), written in any case of letters."""
+    name = text.strip().upper()
+    if not _MODALITY.fullmatch(name):
+        raise ValueError("must be a modality such as CT: 1 to 16 letters, digits or _")
+    return name
 
 
 def url(text: str) -> str:
@@ -213,7 +245,7 @@ def to_text(value: object) -> str:
         return ""
     if isinstance(value, bool):
         return "true" if value else "false"
-    if isinstance(value, (Space, Issuer, AeProfile)):
+    if isinstance(value, (Space, Issuer, AeProfile, Timeout)):
         return str(value)
     if isinstance(value, float):
         return str(int(value)) if value.is_integer() else repr(value)

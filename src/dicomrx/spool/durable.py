@@ -13,7 +13,7 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -21,6 +21,7 @@ from typing import Final, Self
 LOCK_PATIENCE_S: Final = 1.0
 _DIR_MODE: Final = 0o770  # the umask narrows it: 0077 alone, 0007 for one group
 _FILE_MODE: Final = 0o660
+_MAX_PIECES: Final = 1024  # IOV_MAX
 _AT_FDCWD: Final = -100
 _RENAME_NOREPLACE: Final = 1
 
@@ -44,8 +45,10 @@ def sync(fd: int) -> None:
         os.fsync(fd)
 
 
-def sync_directory(path: Path) -> None:
+def sync_directory(path: Path | str) -> None:
     """Make the names in `path` survive a power cut."""
+    if not _Policy.enabled:
+        return
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         sync(fd)
@@ -64,6 +67,19 @@ def write_all(fd: int, data: bytes | memoryview) -> None:
     view = memoryview(data)
     while view:
         view = view[os.write(fd, view) :]
+
+
+def write_pieces(fd: int, pieces: Sequence[bytes | memoryview]) -> None:
+    """Write all the pieces one behind the other, in as few calls as the kernel allows."""
+    for first in range(0, len(pieces), _MAX_PIECES):
+        some = pieces[first : first + _MAX_PIECES]
+        written = os.writev(fd, some)
+        if written == sum(map(len, some)):
+            continue
+        for piece in some:
+            if written < len(piece):
+                write_all(fd, memoryview(piece)[max(written, 0) :])
+            written -= len(piece)
 
 
 def make_directory(path: Path) -> None:
@@ -86,10 +102,10 @@ def make_directory(path: Path) -> None:
     raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
 
 
-def link(source: Path, target: Path) -> None:
+def link(source: Path | str, target: Path | str) -> None:
     """Give a finished, fsynced file its final name, durably; raises FileExistsError rather than overwrite."""
     os.link(source, target, follow_symlinks=False)
-    sync_directory(target.parent)
+    sync_directory(os.path.dirname(target))
 
 
 def publish(data: bytes, target: Path, scratch: "RunDirectory") -> None:
@@ -141,6 +157,16 @@ def move(source: Path, target: Path) -> None:
     sync_directory(target.parent)
     if source.parent != target.parent:
         sync_directory(source.parent)
+
+
+def sync_file(path: Path) -> None:
+    """Make a file and its name survive a power cut."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        sync(fd)
+    finally:
+        os.close(fd)
+    sync_directory(path.parent)
 
 
 def set_time(path: Path, time_ns: int) -> None:

@@ -17,6 +17,7 @@ from dicomrx.spool.layout import Spool
 from dicomrx.spool.ledger import Fate
 from dicomrx.spool.names import Arrival, visible
 from dicomrx.spool.quarantine import put_aside
+from dicomrx.spool.studies import Study, is_marked, open_studies
 
 QUIET_S: Final = 5.0
 PATIENCE_S: Final = 3600.0
@@ -82,11 +83,11 @@ def finish(spool: Spool, arrival: Arrival, fate: Fate) -> None:
     spool.clear_strikes(arrival.name)
 
 
-def new_arrival(spool: Spool, number: int) -> Arrival:
-    """An arrival of this process's own making, begun and ended now."""
+def new_arrival(spool: Spool, number: int, begin: int | None = None) -> Arrival:
+    """An arrival of this process's own making, ended now, and begun at `begin` or now."""
     now = spool.now()
     spool.ledger.register(spool.scratch.run)
-    return Arrival(now, now, spool.scratch.run, 0, number)
+    return Arrival(now if begin is None else begin, now, spool.scratch.run, 0, number)
 
 
 @dataclass
@@ -110,6 +111,7 @@ class Adoption:
         self._seen: dict[Path, _Seen] = {}
         self._stuck: set[Path] = set()
         self._number = 0
+        self._begin = 0
 
     def run(self) -> list[Arrival]:
         """Adopt what is ready; returns the new arrivals."""
@@ -118,6 +120,7 @@ class Adoption:
         self._seen = {path: seen for path, seen in self._seen.items() if path in present}
         self._stuck &= present
         kernel_now = self._kernel_now() if entries else 0.0
+        self._begin = self._oldest_open() if entries else 0
         adopted = [self._take(path, status, kernel_now) for path, status in entries]
         return [arrival for arrival in adopted if arrival is not None]
 
@@ -153,7 +156,7 @@ class Adoption:
 
     def _adopt(self, path: Path) -> Arrival:
         self._number += 1
-        arrival = new_arrival(self._spool, self._number)
+        arrival = new_arrival(self._spool, self._number, self._begin)
         durable.move(path, self._spool.incoming / arrival.name)
         self._spool.ledger.note(arrival, Fate.ACKNOWLEDGED)
         return arrival
@@ -173,6 +176,16 @@ class Adoption:
         target = put_aside(self._spool, path, "anonymize", reason, detail)
         if target is not None:  # its own name may be a patient's
             log.warning("%s: quarantined: %s: %s", target.stem, reason, detail)
+
+    def _oldest_open(self) -> int:
+        """When what is adopted now began: no later than the newest arrival of any study that is not complete.
+
+        It may belong to any of them, and for how long it has been coming nobody knows: until it is filed, none of them completes.
+        """
+        oldest = [self._spool.now(), *(arrival.begin for arrival in look(self._spool).arrivals[:1])]
+        open_now = [uid for uid in open_studies(self._spool) if not is_marked(self._spool, uid)]
+        newest = [Study(self._spool, uid).newest_arrival() for uid in open_now]
+        return min([*oldest, *(arrived for arrived in newest if arrived is not None)])
 
     def _kernel_now(self) -> float:
         probe = self._spool.new_path(".now")

@@ -1,7 +1,8 @@
 """The receiver's side of the spool: instances on their way in, and when they are in.
 
 One receiver at a time. Its run directory `receiving/<start>.<run>/` is held while it lives and says `open`, or `closed` while it
-refuses intake. What is in it has begun and is not yet in `incoming/`, which is all that the watermark needs to know.
+refuses intake. What is in it has begun and is not yet in `incoming/`, which is all that the watermark needs to know. The mtime of
+`closed` is the watermark's last word: all that is refused later had begun no earlier.
 """
 
 import contextlib
@@ -10,8 +11,6 @@ import itertools
 import logging
 import os
 import threading
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Final
 
 from dicomrx.spool import durable
@@ -29,29 +28,21 @@ log = logging.getLogger(__name__)
 class Intake:
     """Hands out receptions, and closes itself while there is no room; safe for the threads of one receiver.
 
-    `min_free` is the floor in bytes below which nothing is taken in.
+    `min_free` is the floor in bytes below which nothing is taken in, nor written of what has begun.
     """
 
     def __init__(self, spool: Spool, min_free: int = 0) -> None:
         self._spool = spool
         self._min_free = min_free
         self._lock = threading.Lock()
-        self._busy: dict[str, int] = {}
+        self._busy: dict[str, list[int]] = {}  # the begins of the receptions in each run directory
+        self._unseen = 0  # bytes written since the disk was looked at
+        self._look_after = 0  # as many of them as may be
         self._associations = itertools.count(1)
-        self._run = self._start_run()
+        self._run = _Run(spool)
         self._open = True
         for path in durable.dead_run_directories(spool.receiving, durable.LOCK_PATIENCE_S):
             durable.remove_tree(path)
-
-    def _start_run(self) -> RunDirectory:
-        run = RunDirectory(self._spool.receiving, prefix=f"{stamp(self._spool.now())}.")
-        try:
-            self._spool.ledger.register(run.run)
-            _touch(run.path / OPEN)
-        except OSError:
-            run.close()
-            raise
-        return run
 
     def new_association(self) -> int:
         """The number of an association of this receiver, from 1."""
@@ -62,58 +53,69 @@ class Intake:
 
         Raises OSError, ENOSPC among them, where there is no room: the instance must then be refused with A700.
         """
-        self.tend()
+        self.spend(0)
         with self._lock:
             if not self._open:
                 raise OSError(errno.ENOSPC, "intake is closed")
-            run = self._run
-            self._busy[run.run] = self._busy.get(run.run, 0) + 1
+            run, begin = self._run, self._spool.now()
+            self._busy.setdefault(run.run, []).append(begin)
         try:
-            with self.closing_on_machine_errors():
-                return Reception(self, self._spool, run, association, number)
+            return Reception(self, self._spool, (run, begin), (association, number))
         except OSError:
-            self.release(run)
+            self.close()
+            self.release(run, begin)
             raise
 
+    def spend(self, count: int) -> None:
+        """So many bytes will be written; raises OSError ENOSPC where there is no room.
+
+        The disk is looked at again when a quarter of what was left has been written: the later stages write too.
+        """
+        self._unseen += count
+        if not self._open or self._unseen > self._look_after:
+            self.tend()
+            if not self._open:
+                raise OSError(errno.ENOSPC, "intake is closed")
+
     def tend(self) -> None:
-        """Close for want of room, or open again in a run directory of its own; called now and then, and before each instance.
+        """Close for want of room, or open again in a run directory of its own; called now and then too.
 
         Where the disk does not let it, it stays as it is, and the next call tries again.
         """
         with self._lock, contextlib.suppress(OSError):
-            room = self._spool.free_bytes() > self._min_free
-            if self._open and not room:
+            left = self._spool.free_bytes() - self._min_free
+            self._unseen = 0
+            self._look_after = left // 4
+            if self._open and left <= 0:
                 self._close()
-            elif not self._open and room:
+            elif not self._open and left > 0:
                 self._reopen()
 
-    @contextlib.contextmanager
-    def closing_on_machine_errors(self) -> Iterator[None]:
-        """Close the intake where a write fails, until `tend` finds room: what follows would fail too."""
-        try:
-            yield
-        except OSError:
-            with self._lock, contextlib.suppress(OSError):
-                if self._open:
-                    self._close()
-            raise
+    def close(self) -> None:
+        """A write has failed: take nothing in until `tend` finds room, for what follows would fail too."""
+        with self._lock, contextlib.suppress(OSError):
+            if self._open:
+                self._close()
 
     def _close(self) -> None:
         self._open = False
         log.warning("no instance is taken in: there is no room in %s, or its disk fails", self._spool.root)
+        with contextlib.suppress(OSError):  # then it stays at 0, and nothing at all completes
+            durable.set_time(self._run.path / OPEN, min([self._spool.now(), *self._busy.get(self._run.run, [])]))
         durable.move(self._run.path / OPEN, self._run.path / CLOSED)
 
     def _reopen(self) -> None:
-        old, self._run = self._run, self._start_run()
+        old, self._run = self._run, _Run(self._spool)
         self._open = True
         log.info("instances are taken in again")
         if not self._busy.get(old.run):
             old.close()
+        self._spool.ledger.continue_associations(old.run, self._run.run)
 
-    def release(self, run: RunDirectory) -> None:
-        """One reception of `run` is over; a run directory left behind by reopening goes with its last."""
+    def release(self, run: "_Run", begin: int) -> None:
+        """The reception of `run` that began so is over; a run directory left behind by reopening goes with its last."""
         with self._lock:
-            self._busy[run.run] -= 1
+            self._busy[run.run].remove(begin)
             if run is not self._run and not self._busy[run.run]:
                 run.close()
 
@@ -135,37 +137,62 @@ class Intake:
         self._run.close(keep=cut or not self._open)
 
 
+class _Run(RunDirectory):
+    """The run directory of a receiver, which says `open`, and its ledger of arrivals."""
+
+    def __init__(self, spool: Spool) -> None:
+        super().__init__(spool.receiving, prefix=f"{stamp(spool.now())}.")
+        try:
+            self.arrivals = spool.ledger.open_run(self.run)
+            os.close(os.open(self.path / OPEN, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o660))
+            durable.set_time(self.path / OPEN, 0)
+        except OSError:
+            super().close()
+            raise
+
+    def close(self, *, keep: bool = False) -> None:
+        self.arrivals.close()
+        super().close(keep=keep)
+
+
 class Reception:
     """One instance on its way in: a part file until `keep`, an arrival after it."""
 
-    def __init__(self, intake: Intake, spool: Spool, run: RunDirectory, association: int, number: int) -> None:
+    def __init__(self, intake: Intake, spool: Spool, begun: tuple[_Run, int], number: tuple[int, int]) -> None:
         self._intake = intake
-        self._spool = spool
-        self._run = run
-        self._id = (association, number)
-        self._begin = spool.now()
-        self._part = run.path / part_name(self._begin, association, number)
+        self._incoming = spool.incoming
+        self._now = spool.now
+        self._run, self._begin = begun
+        self._id = number
+        self._part = f"{self._run.path}/{part_name(self._begin, *number)}"
         self._fd = os.open(self._part, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o660)
 
     def fileno(self) -> int:
         """The open part, for writers that do without `write`."""
         return self._fd
 
-    def write(self, data: bytes | memoryview) -> None:
+    def write(self, *pieces: bytes | memoryview) -> None:
         """Append to the part; raises OSError."""
-        with self._intake.closing_on_machine_errors():
-            durable.write_all(self._fd, data)
+        self._intake.spend(sum(map(len, pieces)))
+        try:
+            durable.write_pieces(self._fd, pieces)
+        except OSError:
+            self._intake.close()
+            raise
 
     def keep(self) -> Arrival:
         """Make the instance an arrival: after this, and only after this, it may be acknowledged.
 
         Raises OSError; then nothing is under a final name, or the name is there and a resend will be a duplicate.
         """
-        arrival = Arrival(self._begin, self._spool.now(), self._run.run, *self._id)
-        with self._intake.closing_on_machine_errors():
+        arrival = Arrival(self._begin, self._now(), self._run.run, *self._id)
+        try:
             durable.sync(self._fd)
-            durable.link(self._part, self._spool.incoming / arrival.name)
-            self._spool.ledger.note(arrival, Fate.ACKNOWLEDGED)
+            durable.link(self._part, f"{self._incoming}/{arrival.name}")
+            self._run.arrivals.note(arrival, Fate.ACKNOWLEDGED)
+        except OSError:
+            self._intake.close()
+            raise
         self.drop()
         return arrival
 
@@ -176,10 +203,7 @@ class Reception:
         fd, self._fd = self._fd, -1
         try:
             os.close(fd)
-            self._part.unlink(missing_ok=True)
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self._part)
         finally:
-            self._intake.release(self._run)
-
-
-def _touch(path: Path) -> None:
-    os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o660))
+            self._intake.release(self._run, self._begin)

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import stat
+import threading
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from hashlib import sha256
@@ -31,7 +32,7 @@ ATTEMPTS: Final = "attempts.jsonl"
 _IN_HAND: Final = "in-hand"
 _FOLDERS: Final = ("receiving", "incoming", "studies", "outbox", "sent", "failed", "quarantine")
 _NOT_OURS_BUT_HARMLESS: Final = frozenset({"incoming", "lost+found"})
-_HIDDEN_FOLDERS: Final = ("tmp", "locks", "clock", "arrivals", "associations", "evidence", "strikes")
+_HIDDEN_FOLDERS: Final = ("tmp", "locks", "clock", "arrivals", "associations", "evidence", "strikes", "sending", "refused")
 
 
 class Spool:
@@ -197,9 +198,15 @@ class Spool:
         """The lock that the daemon of a stage holds while it lives."""
         return self.run_dir / "locks" / f"{stage}.stage"
 
+    def receiver_runs(self) -> set[str]:
+        """The runs of the receiver that lives."""
+        runs = [path for path in self.receiving.iterdir() if run_start(path.name) is not None]
+        return {path.name.rpartition(".")[2] for path in runs if durable.is_locked(path)}
+
     def free_bytes(self) -> int:
         """Room left on the spool's file system for this user."""
-        return shutil.disk_usage(self.root).free
+        disk = os.statvfs(self.root)
+        return disk.f_bavail * disk.f_frsize
 
     def total_bytes(self) -> int:
         """Size of the spool's file system."""
@@ -211,8 +218,10 @@ class Spool:
         durable.publish(text.encode() + b"\n", target, self.scratch)
 
     def in_hand(self, path: Path | None) -> None:
-        """Note what this process works on, so that its death is a strike against that input."""
-        (self.scratch.path / _IN_HAND).write_bytes(os.fsencode(path) if path else b"")
+        """Note what this thread works on, so that the death of its process is a strike against that input."""
+        thread = threading.current_thread()
+        name = _IN_HAND if thread is threading.main_thread() else f"{_IN_HAND}-{thread.native_id}"
+        (self.scratch.path / name).write_bytes(os.fsencode(path) if path else b"")
 
     def strike(self, name: str) -> int:
         """One more failure of an input, durably; returns how many there are now."""
@@ -237,10 +246,10 @@ class Spool:
     def sweep(self) -> None:
         """Remove what dead processes left unfinished; what one had in hand gets a strike."""
         for path in durable.dead_run_directories(self.run_dir / "tmp"):
-            hand = path / _IN_HAND
-            held = Path(os.fsdecode(hand.read_bytes())) if hand.exists() else Path()
-            if held.name and os.path.lexists(held):
-                self.strike(held.name)
+            for hand in path.glob(f"{_IN_HAND}*"):
+                held = Path(os.fsdecode(hand.read_bytes()))
+                if held.name and os.path.lexists(held):
+                    self.strike(held.name)
             durable.remove_tree(path)
         if self.zips.is_dir():
             durable.sweep(self.zips / ".tmp")

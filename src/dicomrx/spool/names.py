@@ -20,7 +20,7 @@ def visible(name: str) -> bool:
 
 def stamp(time_ns: int) -> str:
     """Spool time as 20 digits of nanoseconds, so that names sort by it."""
-    return f"{time_ns:0{STAMP_DIGITS}d}"
+    return str(time_ns).zfill(STAMP_DIGITS)
 
 
 def is_pseudonymous_uid(name: str) -> bool:

@@ -1,30 +1,38 @@
 """`outbox/` and `sent/`: frozen studies, what is recorded of their sending, and where they go after it."""
 
 import contextlib
-import json
 import os
 from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
-from dicomrx.errors import Defer
 from dicomrx.spool import durable
-from dicomrx.spool.layout import ATTEMPTS, MANIFEST, RECEIPT, Spool, read_json
+from dicomrx.spool.layout import ARRIVED, MANIFEST, RECEIPT, Spool, read_json
 from dicomrx.spool.names import Frozen
+from dicomrx.spool.progress import FollowedFile
+from dicomrx.spool.sending import Record, Step, note, taken_up
 from dicomrx.spool.studies import entries
-
-_OTHER_ZIP_RETRY_S: Final = 60.0
 
 
 def frozen_studies(spool: Spool) -> list[Frozen]:
-    """What waits in `outbox/`, the longest untouched first."""
+    """What waits in `outbox/`: by the newest arrival, the oldest first; what the destination last refused us over comes last.
+
+    So one study that is met with, say, HTTP 409 for ever stops the line behind the others, not before them.
+    """
     found = []
     for name in os.listdir(spool.outbox):
         frozen = Frozen.parse(name)
         if frozen is not None:
             with contextlib.suppress(FileNotFoundError):
-                found.append(((spool.outbox / name).stat().st_ctime_ns, frozen))
-    return [frozen for _, frozen in sorted(found)]
+                folder = spool.outbox / name
+                found.append((Record.read(folder).refused, _age_stamp(folder), frozen))
+    return [frozen for _, _, frozen in sorted(found)]
+
+
+def _age_stamp(folder: Path) -> int:
+    arrived = folder / ARRIVED
+    return (arrived if arrived.exists() else folder).stat().st_mtime_ns
 
 
 class Outgoing:
@@ -67,28 +75,19 @@ class Outgoing:
         with contextlib.suppress(FileExistsError):
             self._spool.write_json(self.folder / name, document)
 
-    def note_attempt(self, facts: Mapping[str, Any]) -> None:
-        """Record a step of an attempt durably: before its first byte, and after its answer."""
-        fd = os.open(self.folder / ATTEMPTS, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o660)
-        try:
-            durable.write_all(fd, b"\n" + json.dumps(facts, sort_keys=True).encode())
-            durable.sync(fd)
-        finally:
-            os.close(fd)
-        durable.sync_directory(self.folder)
+    def note(self, step: Step, **facts: object) -> None:
+        """Record a step of its sending durably."""
+        note(self._spool, self.folder, step, **facts)
 
-    def attempts(self) -> list[dict[str, Any]]:
-        """The steps recorded so far."""
-        return read_attempts(self.folder)
+    def taken_up(self) -> Record:
+        """The steps recorded so far; one that a dead process left open is closed first."""
+        return taken_up(self._spool, self.folder)
 
-    def is_zipped(self) -> bool:
-        """True where the zip is there; raises Defer where another's bears its name, for it would be sent in its place."""
-        if not self.zip.exists():
-            return False
-        if not (self.folder / MANIFEST).exists():  # which is always written first
-            msg = f"{self.zip} is there before it was made, perhaps left by an earlier spool: move it away"
-            raise Defer(msg, _OTHER_ZIP_RETRY_S)
-        return True
+    @contextlib.contextmanager
+    def reading_zip(self) -> Iterator[FollowedFile]:
+        """The zip, to be sent while `status` tells how far it is."""
+        with FollowedFile(self._spool, self.zip, self.frozen.name) as file:
+            yield file
 
     @contextlib.contextmanager
     def making_zip(self) -> Iterator[Path]:
@@ -105,6 +104,10 @@ class Outgoing:
         finally:
             part.unlink(missing_ok=True)
 
+    def remove_zip(self) -> None:
+        """Remove a zip that is not what it was sealed as: the instances make it anew."""
+        durable.remove(self.zip)
+
     def settle(self) -> Path:
         """Move the study to `sent/`: its receipt is durable."""
         target = self._spool.sent / self.frozen.name
@@ -118,21 +121,23 @@ def clean(spool: Spool, sent: Path) -> None:
 
     Does nothing where there is no receipt.
     """
-    if not (sent / RECEIPT).exists():
+    zipped = spool.zips / f"{sent.name}.zip"
+    data = sorted(path for path in sent.iterdir() if path.is_dir())
+    if not (sent / RECEIPT).exists() or not (data or zipped.exists()):
         return
-    for path in sorted(sent.iterdir()):
-        if path.is_dir():
-            durable.remove_tree(path)
-    durable.remove(spool.zips / f"{sent.name}.zip")
+    if Record.read(sent).last.get("step") != Step.CLEANED:
+        note(spool, sent, Step.CLEANED)
+    for path in data:
+        durable.remove_tree(path)
+    durable.remove(zipped)
 
 
-def read_attempts(folder: Path) -> list[dict[str, Any]]:
-    """The steps of all attempts to send the study in `folder`; a line that a crash or a full disk cut says nothing."""
-    steps = []
-    try:
-        for line in (folder / ATTEMPTS).read_bytes().splitlines():
-            with contextlib.suppress(ValueError):
-                steps.append(json.loads(line))
-    except FileNotFoundError:
-        pass
-    return steps
+def clean_older(spool: Spool, days: int) -> None:
+    """Clean what was sent so many days ago or earlier, by spool time: a wrong wall clock removes nothing too early."""
+    latest = datetime.fromtimestamp(spool.now() / 1e9, UTC) - timedelta(days=days)
+    for name in os.listdir(spool.sent):
+        if Frozen.parse(name) is not None:
+            with contextlib.suppress(KeyError, ValueError):
+                receipt = read_json(spool.sent / name / RECEIPT) or {}
+                if datetime.fromisoformat(receipt["sent_at"]) <= latest:
+                    clean(spool, spool.sent / name)

@@ -15,6 +15,7 @@ from dicomrx.spool import durable
 from dicomrx.spool.layout import REASON, Spool, read_json
 from dicomrx.spool.ledger import Fate
 from dicomrx.spool.names import Arrival, Frozen, visible
+from dicomrx.spool.sending import release
 
 _PLAIN: Final = re.compile(r"[^a-z0-9-]+")
 
@@ -128,6 +129,7 @@ def requeue(spool: Spool, item: Item, number: int) -> Path:
     if frozen is not None:
         target = spool.outbox / item.path.name
         spool.clear_strikes(item.path.name)
+        release(spool, item.path)
         with spool.study_lock(frozen.study):
             durable.move(item.path, target)
             durable.remove(target / REASON)

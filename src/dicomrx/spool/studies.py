@@ -194,14 +194,15 @@ def entries(folder: Path) -> list[Entry]:
         if not is_pseudonymous_uid(series.name) or not series.is_dir():
             found.append(Entry(series.name, "", -1))
             continue
-        found += [_entry(series.name, path) for path in series.iterdir() if visible(path.name)]
-    return sorted(found)
+        found += [_entry(series.name, item) for item in os.scandir(series) if visible(item.name)]
+    return sorted(found, key=lambda entry: (entry.series, entry.instance, entry.size))
 
 
-def _entry(series: str, path: Path) -> Entry:
-    status = path.lstat()
-    ours = path.suffix == ".dcm" and is_pseudonymous_uid(path.stem) and stat.S_ISREG(status.st_mode)
-    return Entry(series, path.stem, status.st_size) if ours else Entry(series, path.name, -1)
+def _entry(series: str, item: "os.DirEntry[str]") -> Entry:
+    status = item.stat(follow_symlinks=False)
+    stem, suffix = os.path.splitext(item.name)
+    ours = suffix == ".dcm" and is_pseudonymous_uid(stem) and stat.S_ISREG(status.st_mode)
+    return Entry(series, stem, status.st_size) if ours else Entry(series, item.name, -1)
 
 
 def _manifest_rows(folder: Path) -> list[dict[str, Any]]:

@@ -15,13 +15,14 @@ Build = Callable[[Spool, Settings], AbstractContextManager[Stage]]
 
 @dataclass(frozen=True)
 class Definition:
-    """How a stage is built from the settings, and whether several of its processes share the work.
+    """How a stage is built from the settings, and whether several of its processes, or threads of one process, share the work.
 
     `makes_spool`: it may be the first to run, and makes a missing spool. `rescan_s`: how often it looks where no event calls it.
     """
 
     build: Build
     parallel: bool = False
+    threaded: bool = False
     makes_spool: bool = False
     rescan_s: float = RESCAN_S
 
@@ -29,5 +30,5 @@ class Definition:
 STAGES: Final[Mapping[str, Definition]] = {
     "anonymize": Definition(anonymize.build, parallel=True, makes_spool=True),
     "watch": Definition(watch.build, rescan_s=1.0),
-    "upload": Definition(upload.build, rescan_s=1.0),
+    "upload": Definition(upload.build, threaded=True, rescan_s=1.0),
 }

@@ -13,7 +13,8 @@ from dicomrx import deid
 from dicomrx.errors import ConfigError, Reject
 from dicomrx.runner import Job
 from dicomrx.settings import ENV_PREFIX, Settings
-from dicomrx.spool import durable, incoming
+from dicomrx.spool import durable, evidence, incoming
+from dicomrx.spool.evidence import Sighting
 from dicomrx.spool.layout import Spool
 from dicomrx.spool.ledger import Fate
 from dicomrx.spool.names import Arrival
@@ -119,6 +120,7 @@ class Anonymize:
             fate = self._file(arrival, file, instance, names)
         except Reject:
             with Study.locked(self._spool, names.study) as study:
+                evidence.note(self._spool, study.uid, _sighting(arrival, Fate.QUARANTINED, instance, names))
                 study.arrived(arrival.end)
             raise
         log.info("%s: %s in study %s", arrival.id, fate, names.study)
@@ -145,6 +147,7 @@ class Anonymize:
             )
             with Study.locked(self._spool, names.study) as study:
                 fate = self._decide(study, original, file)
+                evidence.note(self._spool, study.uid, _sighting(arrival, fate, instance, names))
                 if fate is Fate.FILED:
                     study.file(part, names.series, names.instance, arrival.end)
                 else:
@@ -182,6 +185,11 @@ class Anonymize:
             position = self._state.vault.append(original, file)
         self._spool.binding.note_position(*position)
         return Fate.DUPLICATE if filed else Fate.FILED
+
+
+def _sighting(arrival: Arrival, fate: Fate, instance: deid.Instance, names: Names) -> Sighting:
+    told = (instance.number, instance.modality, instance.calling_ae or "")
+    return Sighting.of(arrival, fate, (names.series, names.instance), told)
 
 
 def who_of(instance: deid.Instance, issuers: Mapping[str, str], placeholders: Placeholders) -> Who:

@@ -1,41 +1,62 @@
-"""Upload: freeze what is complete, zip it, send it, keep the receipt."""
+"""Upload: freeze what is complete, zip it, seal it, send it, keep the receipt."""
 
 import logging
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from dicomrx import archive
-from dicomrx.api import Accepted, ApiClient, DestinationRefused, UploadDeferred, UploadRejected, check_destination
-from dicomrx.errors import Reject, UnavailableError
+from dicomrx.api import ApiClient, DestinationRefused, Journal, Tls, UploadDeferred, check_destination
+from dicomrx.errors import Defer, Reject, UnavailableError
 from dicomrx.runner import Job
 from dicomrx.settings import Settings
 from dicomrx.spool import outbox
 from dicomrx.spool.layout import MANIFEST, MARKER, RECEIPT, Spool
 from dicomrx.spool.names import Frozen
 from dicomrx.spool.outbox import Outgoing
+from dicomrx.spool.progress import note_stopped
+from dicomrx.spool.sending import Record, Seal, Step
 from dicomrx.spool.studies import Study, is_marked, open_studies
+
+_CLEANING_S: Final = 3600.0
+_OTHER_ZIP_RETRY_S: Final = 60.0
+_HELD_RETRY_S: Final = 3600.0
 
 log = logging.getLogger(__name__)
 
 
 class Upload:
-    """Freezes and zips complete studies, and sends them where there is a `client`.
+    """Freezes and zips complete studies, and sends them where there is a `client`; safe for threads.
 
-    `cleanup` removes what was sent, after a durable receipt.
+    `keep_days`: for how long data and zips of sent studies are kept, None for ever. `hold`: what the API may have already is
+    not sent again before somebody says so. `manifest_in_zip` sends the manifest along.
     """
 
     name = "upload"
 
-    def __init__(self, spool: Spool, client: ApiClient | None, *, profile: str, cleanup: bool) -> None:
+    def __init__(
+        self,
+        spool: Spool,
+        client: ApiClient | None,
+        *,
+        profile: str,
+        keep_days: int | None = None,
+        hold: bool = False,
+        manifest_in_zip: bool = False,
+    ) -> None:
         self._spool = spool
         self._client = client
         self._profile = profile
-        self._cleanup = cleanup
-        self._leftovers = cleanup
+        self._keep_days = keep_days
+        self._hold = hold
+        self._manifest_in_zip = manifest_in_zip
+        self._next_cleaning = 0.0
+        self._proven: dict[str, tuple[int, ...]] = {}
+        self._parts = spool.zip_scratch  # made here, before threads share it
         self.watched: Sequence[Path] = (spool.outbox,)
 
     def scan(self) -> Iterator[Job]:
@@ -43,17 +64,16 @@ class Upload:
         for uid in open_studies(self._spool):
             if is_marked(self._spool, uid):
                 self.freeze(uid)
-        self._clean_leftovers()
+        self._clean()
         for frozen in outbox.frozen_studies(self._spool):
             if self._client is not None or not (self._spool.zips / f"{frozen.name}.zip").exists():
                 yield Job(self._spool.outbox / frozen.name)
 
-    def _clean_leftovers(self) -> None:
-        """Once a run: what was sent before a crash, or before cleanup was switched on."""
-        if self._leftovers:
-            for sent in sorted(self._spool.sent.iterdir()):
-                outbox.clean(self._spool, sent)
-        self._leftovers = False
+    def _clean(self) -> None:
+        """At the start and then every hour; so also what a crash, or a setting of before, has left."""
+        if self._keep_days is not None and time.monotonic() >= self._next_cleaning:
+            self._next_cleaning = time.monotonic() + _CLEANING_S
+            outbox.clean_older(self._spool, self._keep_days)
 
     def freeze(self, uid: str) -> Frozen | None:
         """Freeze one marked study, if it is still exactly its marker."""
@@ -61,32 +81,78 @@ class Upload:
             return study.freeze()
 
     def process(self, job: Job) -> None:
-        """Do what is left for one frozen study: manifest, zip, send, receipt, settle, clean."""
+        """Do what is left for one frozen study: manifest, zip, seal, send, receipt, settle, clean."""
         frozen = Frozen.parse(job.path.name)
         if frozen is None:
             raise Reject("bad-name", "not a frozen study")
         with Outgoing.claimed(self._spool, frozen) as outgoing:
             if outgoing is None:
                 return
-            if outgoing.document(RECEIPT) is None:
-                self._prepare(outgoing)
-                if self._client is None:
-                    return
-                self._send(outgoing, self._client)
+            if outgoing.document(RECEIPT) is None and not self._bring_to_receipt(outgoing):
+                return
             sent = outgoing.settle()
-            if self._cleanup:
+            self._proven.pop(frozen.name, None)
+            if self._keep_days == 0:
                 outbox.clean(self._spool, sent)
 
-    def _prepare(self, outgoing: Outgoing) -> None:
-        """Make the zip, and before it the manifest: neither is ever made twice, so that a repeat sends the same bytes."""
-        if outgoing.is_zipped():
+    def _bring_to_receipt(self, outgoing: Outgoing) -> bool:
+        """Zip and send, as far as that was not done; False where nothing is to be sent."""
+        record = outgoing.taken_up()
+        if record.sent is None:
+            self._refuse_held(outgoing, record)
+            self._prepare(outgoing, record)
+            if self._client is None:
+                return False
+            try:
+                self._send(outgoing, self._client)
+            except UnavailableError as error:
+                note_stopped(self._spool, str(error))
+                raise
+            note_stopped(self._spool, None)
+        outgoing.write(RECEIPT, _receipt(outgoing))
+        log.info("%s: sent", outgoing.frozen.name)
+        return True
+
+    def _refuse_held(self, outgoing: Outgoing, record: Record) -> None:
+        if not self._hold or not record.to_hold:
+            return
+        if record.last["step"] != Step.HELD:
+            outgoing.note(Step.HELD)
+        msg = f"held, for the API may have it already: look there, then `dicomrx upload {outgoing.frozen.name}` sends it again"
+        raise Defer(msg, _HELD_RETRY_S)
+
+    def _prepare(self, outgoing: Outgoing, record: Record) -> None:
+        """Make manifest and zip, and seal it, where that was not done: a repeat sends the bytes that were sealed, or none."""
+        if self._has_sealed_zip(outgoing, record.seal):
             return
         with outgoing.making_zip() as part:
-            with part.open("xb") as file:
+            with part.open("x+b") as file:
                 packed = archive.pack(outgoing.folder, outgoing.frozen.study, outgoing.instances(), file)
-            rows = [{"series": row.series, "instance": row.instance, "size": row.size, "sha256": row.sha256} for row in packed]
-            outgoing.write(MANIFEST, self._manifest(outgoing, rows))
+                rows = [{"series": row.series, "instance": row.instance, "size": row.size, "sha256": row.sha256} for row in packed]
+                outgoing.write(MANIFEST, self._manifest(outgoing, rows))
+                if self._manifest_in_zip:
+                    archive.add(file, f"{outgoing.frozen.study}/{MANIFEST}", outgoing.manifest_bytes())
+            _refuse_changed(outgoing, rows)
+            _seal(outgoing, record, part)
         log.info("%s: zipped, %d instances", outgoing.frozen.name, len(rows))
+
+    def _has_sealed_zip(self, outgoing: Outgoing, seal: Seal | None) -> bool:
+        """True where the zip is there as it was sealed; one that was changed since is removed."""
+        name = outgoing.frozen.name
+        if not outgoing.zip.exists():
+            return False
+        if seal is None:  # which is always noted first
+            msg = f"{outgoing.zip} is there before it was made, perhaps left by an earlier spool: move it away"
+            raise Defer(msg, _OTHER_ZIP_RETRY_S)
+        status = outgoing.zip.stat()
+        state = (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+        if self._proven.get(name) != state:
+            if archive.digest(outgoing.zip) != (seal.sha256, seal.size):
+                log.warning("%s: the zip is not the one that was sealed: made anew from the instances", name)
+                outgoing.remove_zip()
+                return False
+            self._proven[name] = state
+        return True
 
     def _manifest(self, outgoing: Outgoing, rows: list[dict[str, Any]]) -> dict[str, Any]:
         frozen = outgoing.frozen
@@ -100,40 +166,88 @@ class Upload:
         }
 
     def _send(self, outgoing: Outgoing, client: ApiClient) -> None:
+        record = outgoing.taken_up()
         key = sha256(outgoing.manifest_bytes()).hexdigest()
-        steps = outgoing.attempts()
-        number = 1 + max((step["attempt"] for step in steps), default=0)
-        unsure = any(step.get("ambiguous") for step in steps) or (bool(steps) and "began" in steps[-1])
-        outgoing.note_attempt({"attempt": number, "began": _utc_now(), "key": key})
+        journal = _Journal(outgoing, key, record.attempts)
+        self._spool.in_hand(None)  # a death from here on says nothing against the study
         try:
-            with outgoing.zip.open("rb") as file:
-                answer = client.upload(file, filename=outgoing.zip.name, key=key, may_have_arrived=unsure)
-        except (UploadDeferred, UploadRejected, DestinationRefused) as error:
-            outgoing.note_attempt({"attempt": number, "ended": _utc_now(), "error": str(error), "ambiguous": error.ambiguous})
-            if isinstance(error, UploadDeferred) and error.unreachable:
+            with outgoing.reading_zip() as file:
+                answer = client.upload(
+                    file,
+                    filename=outgoing.zip.name,
+                    key=key,
+                    may_have_arrived=record.ambiguous,
+                    resend=not self._hold,
+                    journal=journal,
+                )
+        except UploadDeferred as error:
+            if error.unreachable:
                 raise UnavailableError(str(error)) from error  # nor would it take the next study
             raise
-        outgoing.note_attempt({"attempt": number, "ended": _utc_now(), "status": answer.status})
-        outgoing.write(RECEIPT, self._receipt(outgoing, client, key, number, answer))
-        log.info("%s: sent", outgoing.frozen.name)
-
-    def _receipt(self, outgoing: Outgoing, client: ApiClient, key: str, attempts: int, answer: Accepted) -> dict[str, Any]:
-        digest, size = archive.digest(outgoing.zip)
-        return {
-            "study": outgoing.frozen.study,
-            "generation": outgoing.frozen.generation,
-            "key": key,
-            "zip": {"name": outgoing.zip.name, "size": size, "sha256": digest},
-            "destination": client.destination,
-            "attempts": attempts,
-            "sent_at": _utc_now(),
-            "status": answer.status,
-            "answer": answer.answer,
-        }
+        facts = {"attempt": journal.attempts, "key": key, "destination": client.destination}
+        outgoing.note(Step.SENT, **facts, status=answer.status, answer=answer.answer)
 
     def ready_in(self) -> float | None:
         """What was deferred waits for the next pass, not for this one."""
         return None
+
+
+class _Journal(Journal):
+    """Records each request of an upload in the study's folder."""
+
+    def __init__(self, outgoing: Outgoing, key: str, attempts: int) -> None:
+        self.attempts = attempts
+        self._key = key
+        self._outgoing = outgoing
+
+    def begins(self) -> None:
+        self.attempts += 1
+        self._outgoing.note(Step.SENDING, attempt=self.attempts, key=self._key)
+
+    def failed(self, error: Exception, *, ambiguous: bool) -> None:
+        facts = {"attempt": self.attempts, "error": str(error), "ambiguous": ambiguous}
+        self._outgoing.note(Step.FAILED, **facts, refused=isinstance(error, DestinationRefused))
+
+
+def _refuse_changed(outgoing: Outgoing, rows: list[dict[str, Any]]) -> None:
+    """Raise Reject where the instances are no longer what the manifest says: the disk, or somebody, has changed them."""
+    manifest = outgoing.document(MANIFEST) or {}
+    if manifest.get("instances") != rows:
+        raise Reject(
+            "instances-changed",
+            "files in the study's folder are not what its manifest.json says: something changed them after they were frozen. "
+            "Bring them back from a backup, then requeue",
+        )
+
+
+def _seal(outgoing: Outgoing, record: Record, part: Path) -> None:
+    """Record what the zip is, before it has its name; raises Reject where the API may have got other bytes."""
+    digest, size = archive.digest(part)
+    if record.seal == Seal(size, digest):
+        return
+    if record.ambiguous and not record.released:
+        raise Reject(
+            "zip-changed",
+            "the zip is gone or changed and, made anew, is not the one that the API may have got already. "
+            f"Look there; `dicomrx upload {outgoing.frozen.name}` sends it as it is now",
+        )
+    outgoing.note(Step.SEALED, zip={"size": size, "sha256": digest})
+
+
+def _receipt(outgoing: Outgoing) -> dict[str, Any]:
+    record = outgoing.taken_up()
+    sent = record.sent or {}
+    return {
+        "study": outgoing.frozen.study,
+        "generation": outgoing.frozen.generation,
+        "key": sent.get("key"),
+        "zip": {"name": outgoing.zip.name, **(record.seal._asdict() if record.seal else {})},
+        "destination": sent.get("destination"),
+        "attempts": sent.get("attempt"),
+        "sent_at": sent.get("at"),
+        "status": sent.get("status"),
+        "answer": sent.get("answer"),
+    }
 
 
 def _profile(settings: Settings) -> str:
@@ -141,20 +255,24 @@ def _profile(settings: Settings) -> str:
     return "by calling AE title" if settings.ae_profiles else Path(settings.profile).name
 
 
-def _utc_now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
-
-
 @contextmanager
 def build(spool: Spool, settings: Settings) -> Iterator[Upload]:
     """The stage as its settings want it: without AUTO_UPLOAD it only freezes and zips."""
+    make = partial(
+        Upload,
+        spool,
+        profile=_profile(settings),
+        keep_days=0 if settings.cleanup_after_upload else settings.keep_days,
+        hold=settings.on_ambiguous == "hold",
+        manifest_in_zip=settings.manifest_in_zip,
+    )
     if not settings.auto_upload:
-        yield Upload(spool, None, profile=_profile(settings), cleanup=settings.cleanup_after_upload)
+        yield make(None)
         return
     has_credentials = bool(settings.api_token or settings.api_password)
     warning = check_destination(settings.api_url, has_credentials=has_credentials, require_https=settings.require_https)
     if warning:
-        log.warning("%s", warning)
+        log.error("%s", warning)
     with ApiClient(
         settings.api_url,
         username=settings.api_username,
@@ -162,5 +280,6 @@ def build(spool: Spool, settings: Settings) -> Iterator[Upload]:
         token=settings.api_token,
         max_retries=settings.max_retries,
         retry_delay=settings.retry_delay,
+        tls=Tls(settings.api_ca, settings.api_cert, settings.api_key),
     ) as client:
-        yield Upload(spool, client, profile=_profile(settings), cleanup=settings.cleanup_after_upload)
+        yield make(client)

@@ -108,6 +108,10 @@ class Identities:
         """What stands for the patient of a number."""
         return self._format.pseudonym(number)
 
+    def number(self, pseudonym: str) -> int | None:
+        """The number that a pseudonym was made of; None where it is none."""
+        return self._format.number(pseudonym)
+
     def known_patient(self, who: Who) -> Patient | None:
         """The patient of an instance who has a number already, or None; nothing is given or remembered. Raises Reject as `patient` does."""
         with self._open() as connection:

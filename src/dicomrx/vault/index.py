@@ -88,6 +88,16 @@ class Index:
         found = {(location.segment, location.start): location for location in (*self._saved(instance), *self._fresh.get(instance, ()))}
         return [location for location in found.values() if is_there(self._folder / location.segment, location)]
 
+    def studies(self, patient: int) -> set[str]:
+        """The pseudonymous UIDs of a patient's studies; every record is looked at."""
+        self._catch_up()
+        found = {one.header["study"] for each in self._fresh.values() for one in each if one.header["patient"] == patient}
+        if self._database is not None:
+            query = "SELECT DISTINCT header ->> 'study' FROM records WHERE header ->> 'patient' = ?"
+            with database.explained(self._path, _REMEDY):
+                found.update(study for (study,) in self._database.execute(query, (patient,)))
+        return found
+
     def _saved(self, instance: str) -> Iterator[Location]:
         if self._database is None:
             return

@@ -130,6 +130,10 @@ class State:
         """What stands for the patient of a number."""
         return self._identities.pseudonym(number)
 
+    def number(self, pseudonym: str) -> int | None:
+        """The number that a pseudonym was made of; None where it is none."""
+        return self._identities.number(pseudonym)
+
     def patient(self, who: Who) -> Patient:
         """The patient of an instance; the number is durable. Raises Reject as `Identities.patient` does."""
         return self._identities.patient(who)

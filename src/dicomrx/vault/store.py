@@ -173,6 +173,10 @@ class Vault:
             return True
         return is_sound(path, location, key)
 
+    def studies(self, patient: int) -> set[str]:
+        """The pseudonymous UIDs of the studies of the patient with this number."""
+        return self._index.studies(patient)
+
     def _make_durable(self, location: Location) -> None:
         """A writer may have died between its record and its fsync."""
         if self._durable.get(location.segment, 0) >= location.end:
