@@ -163,8 +163,8 @@ def test_a_disk_on_which_only_small_ones_fit_quarantines_no_big_one(spool: Spool
 def test_a_disk_too_full_to_note_what_is_in_hand_defers(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
     put(spool, "a")
 
-    def full(_: Path | None) -> None:
-        if _ is not None:
+    def full(*_: Path) -> None:
+        if _:
             raise OSError(errno.ENOSPC, "No space left")
 
     monkeypatch.setattr(spool, "in_hand", full)
@@ -360,7 +360,7 @@ def test_what_a_worker_had_in_hand_when_it_died_gets_a_strike_and_the_third_quar
         victim = open_spool(tmp_path)
         victim_runner = Runner(Eat(victim.incoming, work), victim)
         real = victim.in_hand
-        victim.in_hand = lambda path, real=real: real(path) if path else None  # type: ignore[method-assign, misc] # the dead tidy nothing
+        victim.in_hand = lambda *paths, real=real: real(*paths) if paths else None  # type: ignore[method-assign] # the dead tidy nothing
         with pytest.raises(Killed):
             victim_runner.once()
         die(victim)
