@@ -90,6 +90,8 @@ class _Engine:
             data = bytes(value)
             made = rule.action(context, tag, rule.vr, data)
             made = value if made is data else made
+        if made is value and rule.vr == vr and not len(value) & 1:
+            return element
         return None if made is None else raw(tag, rule.vr, made, self._encoding, undefined=undefined)
 
     def _sequence(self, tag: int, items: list[DataSet], rule: Rule, context: Context) -> Element:

@@ -10,6 +10,7 @@ import stat
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from hashlib import file_digest
 from pathlib import Path
 from typing import Any, Final, Self
@@ -65,7 +66,7 @@ class Study:
         is relied on: who made it may have died before that.
         """
         found = set()
-        for folder in (self.folder, *self.generations()):
+        for folder in (self.folder, *self._generations):
             with contextlib.suppress(FileNotFoundError, NotADirectoryError), (folder / series / f"{instance}.dcm").open("rb") as file:
                 durable.sync(file.fileno())
                 durable.sync_names(folder / series, folder, folder.parent)
@@ -74,6 +75,11 @@ class Study:
                 durable.sync_names(folder, folder.parent)
                 found |= {row["sha256"] for row in _manifest_rows(folder) if (row["series"], row["instance"]) == (series, instance)}
         return found
+
+    @cached_property
+    def _generations(self) -> list[Path]:
+        """The same while the lock is held."""
+        return self.generations()
 
     def generations(self) -> list[Path]:
         """The study's frozen folders, in outbox, sent and failed, oldest first.

@@ -21,7 +21,7 @@ from dicomrx.spool.ledger import Fate
 from dicomrx.spool.names import Arrival
 from dicomrx.spool.studies import Study
 from dicomrx.text import safe
-from dicomrx.vault import Original, Placeholders, Position, State, Who, identify, open_bound
+from dicomrx.vault import Original, Patient, Placeholders, Position, State, Who, identify, open_bound
 
 _CHUNK: Final = 1 << 20
 _SITE_FILE: Final = ".toml"
@@ -95,6 +95,7 @@ class Anonymize:
         self._issuers = issuers
         self._placeholders = Placeholders(placeholders)
         self._adoption = incoming.Adoption(spool)
+        self._patients: dict[tuple[deid.Identity, str, str | None], Patient] = {}
         self.watched: Sequence[Path] = (spool.incoming,)
 
     def scan(self) -> Iterator[Job]:
@@ -114,6 +115,7 @@ class Anonymize:
 
     def process_all(self, jobs: Sequence[Job]) -> Mapping[Job, Exception]:
         """The same for several, each made durable together with the others."""
+        self._patients.clear()
         failed: dict[Job, Exception] = {}
         with ExitStack() as held:
             taken = []
@@ -147,8 +149,7 @@ class Anonymize:
 
     def _deidentified(self, job: Job, arrival: Arrival, file: BinaryIO, instance: deid.Instance, names: Names, held: ExitStack) -> "_Taken":
         deid.check(instance, self._burned_in)
-        patient = self._state.patient(who_of(instance, self._issuers, self._placeholders))
-        self._spool.binding.note_number(patient.number)
+        patient = self._patient(instance)
         profile = self._profiles.for_ae(instance.calling_ae)
         context = deid.Context(patient.pseudonym, self._state.uid_key, date_shift=self._state.date_shift(patient))
         output = deid.deidentify(instance, context, profile)
@@ -171,6 +172,15 @@ class Anonymize:
             pixels=deid.shared_pixels(instance, output),
         )
         return _Taken(job, arrival, file, part, fd, original, _sighting(arrival, Fate.FILED, instance, names))
+
+    def _patient(self, instance: deid.Instance) -> Patient:
+        """Whose it is, looked up once a batch: it may be that a patient is forgotten by the next."""
+        says = (instance.identity, instance.study_uid, instance.calling_ae)
+        if says not in self._patients:
+            patient = self._state.patient(who_of(instance, self._issuers, self._placeholders))
+            self._spool.binding.note_number(patient.number)
+            self._patients[says] = patient
+        return self._patients[says]
 
     def _file_all(self, taken: Sequence["_Taken"]) -> Mapping[Job, Exception]:
         """File arrivals of different instances, all together; what cannot be done together is tried one by one."""
