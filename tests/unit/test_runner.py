@@ -3,7 +3,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -12,7 +12,7 @@ from watchdog.observers.api import BaseObserver
 from dicomrx import hints, runner
 from dicomrx.errors import ConfigError, Defer, Reject, UnavailableError
 from dicomrx.hints import Hints
-from dicomrx.runner import Chosen, Job, Runner
+from dicomrx.runner import STRIKES, Chosen, Job, Runner
 from dicomrx.spool import durable, incoming, quarantine
 from dicomrx.spool.layout import Spool
 from tests.spool_rig import STUDY, die, drop, filed, frozen, names, open_spool, tree
@@ -528,3 +528,68 @@ def test_a_deferred_job_is_tried_again(spool: Spool, impatient: None, running: C
     running(Runner(stage, spool, 0.2))
     wait_until(lambda: stage.done == ["a"])
     assert len(stage.tried) == 4
+
+
+class EatTogether(Eat):
+    """The same, three at once."""
+
+    batch = 3
+
+    def __init__(self, folder: Path, work: Work = lambda _: None) -> None:
+        super().__init__(folder, work)
+        self.together: list[list[str]] = []
+
+    def process_all(self, jobs: Sequence[Job]) -> Mapping[Job, Exception]:
+        self.together.append([job.path.name for job in jobs])
+        failed: dict[Job, Exception] = {}
+        for job in jobs:
+            try:
+                self.process(job)
+            except OSError as error:
+                failed[job] = error
+        return failed
+
+
+def test_jobs_are_done_together_in_their_order_and_each_has_its_own_outcome(spool: Spool) -> None:
+    put(spool, *"abcde")
+    stage = EatTogether(spool.incoming, raising(OSError(errno.ENOSPC, "full"), "b"))
+    tally = Runner(stage, spool).once()
+    assert stage.together[:2] == [["a", "b", "c"], ["d", "e"]]
+    assert (tally.names, tally.done) == (set("acde"), 4)
+    assert tally.deferred == 1
+
+
+def test_what_failed_before_runs_alone(spool: Spool) -> None:
+    put(spool, *"abcd")
+    spool.strike("b")
+    stage = EatTogether(spool.incoming)
+    assert Runner(stage, spool).once().done == 4
+    assert all("b" not in names for names in stage.together)
+    assert spool.strikes("b") == 0
+
+
+def test_a_death_strikes_all_that_was_done_together_and_then_only_the_one_that_kills(spool: Spool, tmp_path: Path) -> None:
+    """Poison: whoever opens it dies."""
+    put(spool, *"abcdef")
+
+    class Death(BaseException):
+        pass
+
+    def open_it(job: Job) -> None:
+        if job.path.name == "b":
+            raise Death
+
+    deaths = 0
+    for _ in range(STRIKES + 1):
+        victim = open_spool(tmp_path)
+        real = victim.in_hand
+        victim.in_hand = lambda *paths, real=real: real(*paths) if paths else None  # type: ignore[method-assign] # the dead tidy nothing
+        try:
+            Runner(EatTogether(victim.incoming, open_it), victim).once()
+        except Death:
+            deaths += 1
+        die(victim)
+    assert deaths == STRIKES
+    assert names(spool.incoming) == []
+    assert [(reason, detail[:9]) for _, reason, detail in put_aside(spool)] == [("three-strikes", "the stage")]
+    assert names(spool.run_dir / "strikes") == []
