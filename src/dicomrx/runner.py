@@ -6,6 +6,7 @@ Events only wake it; the scan decides. A job that cannot be done now stays where
 import errno
 import functools
 import logging
+import signal
 import threading
 import time
 import traceback
@@ -115,10 +116,13 @@ class Runner:
 
     With several `threads` each of them scans and works for itself, as processes would: claims keep them apart, so a long job holds
     back none of the others. The calling thread is one of them.
+
+    An attempt that takes more than `cpu_s` seconds of the processor ends the process: it is a strike against what was in hand.
     """
 
-    def __init__(self, stage: Stage, spool: Spool, rescan_s: float = RESCAN_S, threads: int = 1) -> None:
+    def __init__(self, stage: Stage, spool: Spool, rescan_s: float = RESCAN_S, threads: int = 1, cpu_s: float = 0.0) -> None:
         self._stage = stage
+        self._cpu_s = cpu_s
         self._rescan_s = rescan_s
         self._threads = threads
         self._spool = spool
@@ -245,12 +249,15 @@ class Runner:
         """What kept jobs from being done."""
         try:
             self._spool.in_hand(*(job.path for job in jobs))
+            signal.setitimer(signal.ITIMER_PROF, self._cpu_s)  # no handler: SIGPROF ends whatever it is that does not end
             if len(jobs) > 1 and isinstance(self._stage, Batching):
                 return self._stage.process_all(jobs)
             for job in jobs:
                 self._attempt_one(job)
         except Exception as error:  # noqa: BLE001  the one place: a bug in one job must not stop the others
             return dict.fromkeys(jobs, error)
+        finally:
+            signal.setitimer(signal.ITIMER_PROF, 0.0)
         return {}
 
     def _attempt_one(self, job: Job) -> None:

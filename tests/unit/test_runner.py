@@ -1,6 +1,9 @@
 import errno
 import logging
 import os
+import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -593,3 +596,22 @@ def test_a_death_strikes_all_that_was_done_together_and_then_only_the_one_that_k
     assert names(spool.incoming) == []
     assert [(reason, detail[:9]) for _, reason, detail in put_aside(spool)] == [("three-strikes", "the stage")]
     assert names(spool.run_dir / "strikes") == []
+
+
+def test_what_takes_too_long_of_the_processor_ends_its_process_and_is_quarantined_the_third_time(spool: Spool, tmp_path: Path) -> None:
+    put(spool, "a", "endless", "z")
+    script = (
+        "import sys; from pathlib import Path\n"
+        "from dicomrx.runner import Runner\n"
+        "from tests.spool_rig import open_spool\n"
+        "from tests.unit.test_runner import EatTogether\n"
+        "def work(job):\n"
+        "    while job.path.name == 'endless': pass\n"
+        "with open_spool(Path(sys.argv[1])) as spool:\n"
+        "    Runner(EatTogether(spool.incoming, work), spool, cpu_s=0.2).once()\n"
+    )
+    command = [sys.executable, "-c", script, str(tmp_path)]
+    ends = [subprocess.run(command, check=False).returncode for _ in range(STRIKES + 1)]
+    assert ends == [-signal.SIGPROF] * STRIKES + [0]
+    assert [reason for _, reason, _ in put_aside(spool)] == ["three-strikes"]
+    assert names(spool.incoming) == []
