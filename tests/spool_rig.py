@@ -81,8 +81,8 @@ def file_one(spool: Spool, arrival: Arrival, study: str = STUDY, instance: str =
                 held.arrived(arrival.end)
             else:
                 fate = Fate.FILED
-                held.file(part, SERIES, instance, arrival.end)
-            incoming.finish(spool, arrival, fate)
+                held.file({(SERIES, instance): part}, arrival.end)
+            incoming.finish(spool, {arrival: fate})
         part.unlink()
         return fate
 
@@ -91,7 +91,8 @@ def filed(spool: Spool, study: str = STUDY, instance: str = INSTANCE, data: byte
     """An instance in a study, as if it had arrived now."""
     part = finished(spool, data)
     with Study.locked(spool, study) as held:
-        path = held.file(part, SERIES, instance, spool.now())
+        held.file({(SERIES, instance): part}, spool.now())
+        path = held.folder / SERIES / f"{instance}.dcm"
     part.unlink()
     return path
 

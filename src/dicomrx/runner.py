@@ -6,14 +6,15 @@ Events only wake it; the scan decides. A job that cannot be done now stays where
 import errno
 import functools
 import logging
+import signal
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, Protocol, TypeVar
+from typing import Final, Protocol, TypeVar, runtime_checkable
 
 from dicomrx.errors import Defer, DicomrxError, Reject, UnavailableError, is_machine_error
 from dicomrx.hints import Hints
@@ -54,6 +55,18 @@ class Stage(Protocol):
 
     def ready_in(self) -> float | None:
         """Seconds until something that waits may be ready, or None where nothing waits that `--once` must wait for."""
+        ...
+
+
+@runtime_checkable
+class Batching(Protocol):
+    """What a stage may be besides: one that does several jobs together for less than one by one."""
+
+    batch: int
+    """The most of them."""
+
+    def process_all(self, jobs: Sequence[Job]) -> Mapping[Job, Exception]:
+        """Do jobs; returns what `process` would have raised for each one that is not done."""
         ...
 
 
@@ -103,10 +116,13 @@ class Runner:
 
     With several `threads` each of them scans and works for itself, as processes would: claims keep them apart, so a long job holds
     back none of the others. The calling thread is one of them.
+
+    An attempt that takes more than `cpu_s` seconds of the processor ends the process: it is a strike against what was in hand.
     """
 
-    def __init__(self, stage: Stage, spool: Spool, rescan_s: float = RESCAN_S, threads: int = 1) -> None:
+    def __init__(self, stage: Stage, spool: Spool, rescan_s: float = RESCAN_S, threads: int = 1, cpu_s: float = 0.0) -> None:
         self._stage = stage
+        self._cpu_s = cpu_s
         self._rescan_s = rescan_s
         self._threads = threads
         self._spool = spool
@@ -196,54 +212,82 @@ class Runner:
         tally = Tally()
         sick: list[Job] = []
         try:
-            for job in self._stage.scan():
+            for jobs in self._batches(tally):
                 if self._stop.is_set():
                     break
-                if self._not_before.get(job.path.name, 0.0) > time.monotonic():
-                    tally.deferred += 1
-                else:
-                    self._do(job, tally, sick)
+                failed = self._attempt(jobs)
+                for job in jobs:
+                    self._settle(job, failed.get(job), tally, sick)
         except UnavailableError as error:
             log.warning("%s: %s", self._stage.name, error)
             tally.unavailable = error
         finally:
-            self._spool.in_hand(None)
+            self._spool.in_hand()
         if tally.done:  # the machine is well: what failed fails alone
             for job in sick:
                 self._spool.strike(job.path.name)
         return tally
 
-    def _do(self, job: Job, tally: Tally, sick: list[Job]) -> None:
-        name = job.path.name
-        self._not_before.pop(name, None)
-        try:
-            self._attempt(job)
-            tally.done += 1
-            tally.names.add(name)
-        except Defer as later:
-            tally.deferred += 1
-            if later.retry_in is not None:
-                self._not_before[name] = time.monotonic() + later.retry_in
-            log.warning("%s: %s", name, later)
-        except Reject as never:
-            self._reject(job, never, tally)
-        except DicomrxError:
-            raise
-        except Exception as error:  # noqa: BLE001  the one place: a bug in one job must not stop the others
-            if is_machine_error(error):
+    def _batches(self, tally: Tally) -> Iterator[list[Job]]:
+        """Jobs that are attempted together; one that failed before is alone, so that it can fail no other."""
+        together: list[Job] = []
+        most = self._stage.batch if isinstance(self._stage, Batching) else 1
+        for job in self._stage.scan():
+            if self._not_before.get(job.path.name, 0.0) > time.monotonic():
                 tally.deferred += 1
-                sick += [job] if _may_be_its_own_fault(error) else []
-                log.error("%s: the machine is unwell: %s", name, _kind(error))  # noqa: TRY400
+            elif most == 1 or self._spool.strikes(job.path.name):
+                yield [job]
             else:
-                log.error("%s: a bug: %s", name, _kind(error))  # noqa: TRY400
-                self._reject(job, Reject("bug", _kind(error)), tally)
+                together.append(job)
+            if len(together) == most:
+                yield together
+                together = []
+        if together:
+            yield together
 
-    def _attempt(self, job: Job) -> None:
-        self._spool.in_hand(job.path)
+    def _attempt(self, jobs: Sequence[Job]) -> Mapping[Job, Exception]:
+        """What kept jobs from being done."""
+        try:
+            self._spool.in_hand(*(job.path for job in jobs))
+            signal.setitimer(signal.ITIMER_PROF, self._cpu_s)  # no handler: SIGPROF ends whatever it is that does not end
+            if len(jobs) > 1 and isinstance(self._stage, Batching):
+                return self._stage.process_all(jobs)
+            for job in jobs:
+                self._attempt_one(job)
+        except Exception as error:  # noqa: BLE001  the one place: a bug in one job must not stop the others
+            return dict.fromkeys(jobs, error)
+        finally:
+            signal.setitimer(signal.ITIMER_PROF, 0.0)
+        return {}
+
+    def _attempt_one(self, job: Job) -> None:
         if self._spool.strikes(job.path.name) >= STRIKES and not self._is_study(job):
             raise Reject("three-strikes", "the stage failed or died three times on this input")
         self._stage.process(job)
         self._spool.clear_strikes(job.path.name)
+
+    def _settle(self, job: Job, error: Exception | None, tally: Tally, sick: list[Job]) -> None:
+        name = job.path.name
+        self._not_before.pop(name, None)
+        if error is None:
+            tally.done += 1
+            tally.names.add(name)
+        elif isinstance(error, Defer):
+            tally.deferred += 1
+            if error.retry_in is not None:
+                self._not_before[name] = time.monotonic() + error.retry_in
+            log.warning("%s: %s", name, error)
+        elif isinstance(error, Reject):
+            self._reject(job, error, tally)
+        elif isinstance(error, DicomrxError):
+            raise error
+        elif is_machine_error(error):
+            tally.deferred += 1
+            sick += [job] if _may_be_its_own_fault(error) else []
+            log.error("%s: the machine is unwell: %s", name, _kind(error))
+        else:
+            log.error("%s: a bug: %s", name, _kind(error))
+            self._reject(job, Reject("bug", _kind(error)), tally)
 
     def _is_study(self, job: Job) -> bool:
         return job.path.parent == self._spool.studies

@@ -14,7 +14,7 @@ from tests import factories
 from tests.acceptance.pipeline import Pipeline, dataset_sha256
 
 CALLS = ("link", "linkat", "renameat2", "rename", "fsync", "unlink", "mkdir")
-STRIDE = 1 if os.environ.get("DICOMRX_FULL") == "1" else 5
+STRIDE = 1 if os.environ.get("DICOMRX_FULL") == "1" else 9
 
 pytestmark = [pytest.mark.crash, pytest.mark.slow, pytest.mark.needs_tool("strace")]
 
@@ -35,28 +35,31 @@ def anonymize(pipeline: Pipeline, *inject: str, log: Path) -> int:
     return subprocess.run(command, env=pipeline.env, cwd=pipeline.root, check=False, capture_output=True).returncode
 
 
-def test_a_kill_before_any_call_and_a_resend_leave_one_instance_that_comes_back(pipeline: Pipeline, tmp_path: Path) -> None:
-    (source,) = factories.study(tmp_path / "sources", images=1, side=32)
-    receive(pipeline, source)
+def test_a_kill_before_any_call_and_a_resend_leave_each_instance_once_and_it_comes_back(pipeline: Pipeline, tmp_path: Path) -> None:
+    """Of a batch: two studies, and one instance that is sent twice."""
+    one, other = (factories.study(tmp_path / f"sources{number}", number, images=2, side=32) for number in (1, 2))
+    sources = [*one, *other]
+    for source in (*sources, one[0]):
+        receive(pipeline, source)
     pristine = tmp_path / "pristine"
     shutil.copytree(pipeline.root, pristine, symlinks=True)
     log = tmp_path / "trace"
     assert anonymize(pipeline, log=log) == 0
     counts = {call: sum(f" {call}(" in line for line in log.read_text().splitlines()) for call in CALLS}
     points = [(call, number) for call, count in counts.items() for number in range(1, count + 1)]
-    assert len(points) >= 40
+    assert len(points) >= 60
     points = points[::STRIDE]
     killed = 0
     for call, number in points:
         shutil.rmtree(pipeline.root)
         shutil.copytree(pristine, pipeline.root, symlinks=True)
         killed += anonymize(pipeline, "-e", f"inject={call}:signal=KILL:when={number}", log=log) != 0
-        receive(pipeline, source)
+        receive(pipeline, other[0])
         assert anonymize(pipeline, log=log) == 0, (call, number)
-        (filed,) = pipeline.storage.glob("studies/*/*/*.dcm")
+        assert len(list(pipeline.storage.glob("studies/*/*/*.dcm"))) == len(sources), (call, number)
         assert not pipeline.incoming(), (call, number)
         assert not list(pipeline.storage.glob("quarantine/*/*/*")), (call, number)
-        out = tmp_path / f"{call}-{number}.dcm"
-        pipeline.run("restore", str(filed), str(out))
-        assert dataset_sha256(out) == dataset_sha256(source), (call, number)
+        out = tmp_path / f"{call}-{number}"
+        pipeline.run("restore", str(pipeline.storage / "studies"), str(out))
+        assert {dataset_sha256(path) for path in out.rglob("*.dcm")} == set(map(dataset_sha256, sources)), (call, number)
     assert killed == len(points)

@@ -4,10 +4,11 @@ import io
 import struct
 from pathlib import Path
 
+import pydicom
 from pydicom.data.data_manager import DATA_ROOT
 from pydicom.datadict import tag_for_keyword
 
-from dicomrx.deid import BASIC, Context, Instance, Profile, deidentify, named_profile, read, write
+from dicomrx.deid import BASIC, Context, Instance, Output, Profile, deidentify, named_profile, read, write
 from dicomrx.deid.options import OPTIONS
 
 EXPLICIT = "1.2.840.10008.1.2.1"
@@ -79,6 +80,13 @@ def after(instance: Instance, context: Context = CONTEXT, profile: Profile = BAS
     stream = io.BytesIO()
     write(deidentify(instance, context, profile), stream)
     return stream.getvalue()
+
+
+def seen(output: Output) -> pydicom.FileDataset:
+    """What pydicom reads of an output."""
+    stream = io.BytesIO()
+    write(output, stream)
+    return pydicom.dcmread(io.BytesIO(stream.getvalue()))
 
 
 def bundled() -> list[Path]:

@@ -17,7 +17,8 @@ KEY = CONTEXT.uid_key
 def done(keyword: str, value: bytes, vr: str | None = None, context: Context = CONTEXT) -> bytes | None:
     tag = tag_of(keyword)
     rule = BASIC.rule(tag, vr)
-    return rule.action(context, tag, rule.vr or "", value)
+    made = rule.action(context, tag, rule.vr or "", value)
+    return None if made is None else bytes(made)
 
 
 def test_a_uid_becomes_the_hmac_of_itself_in_the_uuid_arc() -> None:

@@ -17,7 +17,7 @@ from pydicom.dataset import Dataset
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.uid import UID
 
-from dicomrx.deid import Context, check, deidentify, pseudonymous_uid, read, write
+from dicomrx.deid import Context, check, deidentify, pseudonymous_uid, read
 from dicomrx.deid.structure import text_of
 from dicomrx.errors import Reject
 from tests import factories
@@ -116,9 +116,9 @@ def test_a_file_de_identified_twice_changes_no_further_than_its_uids() -> None:
 
 def test_the_instance_is_left_as_it_was() -> None:
     instance = instance_of({tag_of("PatientName"): ("PN", b"Quixano"), tag_of("ReferencedImageSequence"): ("SQ", item(b""))})
-    kept = copy.copy(instance.dataset._dict)
+    kept = copy.copy(instance.dataset)
     after(instance)
-    assert instance.dataset._dict == kept
+    assert instance.dataset == kept
 
 
 @pytest.mark.parametrize("syntax", [EXPLICIT, IMPLICIT, DEFLATED])
@@ -216,9 +216,9 @@ def test_numbers_sent_as_un_in_a_big_endian_data_set_are_not_trusted() -> None:
 
 
 def test_values_of_odd_length_are_padded_as_their_vr_wants() -> None:
-    dataset = deidentify(instance_of({0x00200052: ("UI", b"1.2.840.10008.1.4.1.1\0")}), CONTEXT)
-    assert dataset.get_item(0x00200052).value == b"1.2.840.10008.1.4.1.1\0"
-    assert dataset.get_item(0x00120064).value[0].get_item(0x00080102).value == b"DCM "
+    dataset = deidentify(instance_of({0x00200052: ("UI", b"1.2.840.10008.1.4.1.1\0")}), CONTEXT).dataset
+    assert dataset[0x00200052].value == b"1.2.840.10008.1.4.1.1\0"
+    assert (dataset[0x00120064].items or [])[0][0x00080102].value == b"DCM "
 
 
 def test_a_sequence_sent_as_un_is_de_identified_inside() -> None:
@@ -233,16 +233,6 @@ def test_compressed_pixels_stay_decodable(tmp_path: Path) -> None:
     result = decoded(out_of(path))
     array, _ = get_decoder(UID(result.file_meta.TransferSyntaxUID)).as_array(result)
     assert array.shape == (64, 64)
-
-
-def test_a_value_that_somebody_read_is_still_written() -> None:
-    dataset = deidentify(instance_of({tag_of("KVP"): ("DS", b"120")}), CONTEXT)
-    expected = io.BytesIO()
-    write(dataset, expected)
-    assert dataset.KVP == 120
-    stream = io.BytesIO()
-    write(dataset, stream)
-    assert stream.getvalue() == expected.getvalue()
 
 
 def elements() -> st.SearchStrategy[tuple[int, str, bytes]]:
@@ -288,8 +278,8 @@ def test_any_data_set_is_de_identified_to_a_fixed_point_or_refused_with_a_reason
 def assert_fixed_point(out: bytes) -> None:
     assert b"Quixano" not in out
     result = read(io.BytesIO(out))
-    assert not [tag for tag in result.dataset.keys() if tag >> 16 & 1 or not keyword_for_tag(tag)]  # noqa: SIM118 - tags, not elements
-    assert {text_of(tag) for tag in deidentify(result, CONTEXT).keys()} == {text_of(tag) for tag in result.dataset.keys()}  # noqa: SIM118
+    assert not [tag for tag in result.dataset if tag >> 16 & 1 or not keyword_for_tag(tag)]
+    assert set(map(text_of, deidentify(result, CONTEXT).dataset)) == set(map(text_of, result.dataset))
 
 
 @given(st.data())

@@ -25,7 +25,8 @@ PUBLISHED = {
 def done(option: str, keyword: str, value: bytes, context: Context = CONTEXT, vr: str | None = None) -> bytes | None:
     tag = tag_of(keyword)
     rule = named_profile(f"basic+{option}").rule(tag, vr)
-    return rule.action(context, tag, rule.vr or "", value)
+    made = rule.action(context, tag, rule.vr or "", value)
+    return None if made is None else bytes(made)
 
 
 @pytest.mark.parametrize("option", OPTIONS)

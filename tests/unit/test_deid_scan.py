@@ -4,9 +4,8 @@ import io
 import warnings
 
 import pytest
-from pydicom.dataset import Dataset
 
-from dicomrx.deid import Instance, deidentify, needles, proves, read, survivors, write
+from dicomrx.deid import DataSet, Instance, deidentify, needles, proves, read, survivors, write
 from dicomrx.deid.comments import comment_segments
 from dicomrx.errors import Reject
 from tests.unit.deid_files import CONTEXT, bundled, element, file_of, instance_of, item, joined, needed, tag_of
@@ -21,7 +20,7 @@ ORIGINAL = {
 }
 
 
-def without_uids(instance: Instance) -> Dataset:
+def without_uids(instance: Instance) -> DataSet:
     """Every instance made here has the same UIDs, which would be found."""
     for tag in needed():
         del instance.dataset[tag]
@@ -115,7 +114,7 @@ def test_a_search_that_does_not_find_the_original_in_itself_proves_nothing() -> 
     assert proves(sought, original.dataset)
     del original.dataset[tag_of("PatientID")]
     assert not proves(sought, original.dataset)
-    assert not proves(needles(instance_of({})), Dataset())
+    assert not proves(needles(instance_of({})), DataSet())
 
 
 def test_coded_strings_are_searched_on_demand_only() -> None:
@@ -170,7 +169,7 @@ def test_no_bundled_file_leaves_anything_of_itself_and_every_search_could_have_f
             write(output, file)
             arrived = read(io.BytesIO(file.getvalue())).dataset
             assert proves(needles(instance), instance.dataset), path.name
-            assert survivors(needles(instance), arrived) == survivors(needles(instance), output) == [], path.name
+            assert survivors(needles(instance), arrived) == survivors(needles(instance), output.dataset) == [], path.name
             searched += 1
     assert searched > 150
 

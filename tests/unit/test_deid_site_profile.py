@@ -6,7 +6,7 @@ import pytest
 
 from dicomrx.deid import BASIC, deidentify, named_profile, pseudonymous_uid, site_profile
 from dicomrx.errors import ConfigError
-from tests.unit.deid_files import CONTEXT, instance_of, item, joined, tag_of
+from tests.unit.deid_files import CONTEXT, instance_of, item, joined, seen, tag_of
 
 TEXT = """
 base = "research"
@@ -68,7 +68,7 @@ def test_its_rules_hold_at_every_depth_and_keep_only_what_its_vr_can_hold() -> N
         tag_of("PatientSize"): ("DS", b"Quixano"),
         tag_of("SeriesDate"): ("DA", b"Quixano"),
     }
-    output = deidentify(instance_of(parts | {tag_of("ReferencedImageSequence"): ("SQ", item(joined(parts)))}), CONTEXT, profile)
+    output = seen(deidentify(instance_of(parts | {tag_of("ReferencedImageSequence"): ("SQ", item(joined(parts)))}), CONTEXT, profile))
     for place in (output, output.ReferencedImageSequence[0]):
         assert (place.OperatorsName, place.PatientBirthDate, place.SeriesDate) == ("Sancho^Panza", "19440507", "19000101")
         assert "PatientSize" not in place
@@ -76,7 +76,7 @@ def test_its_rules_hold_at_every_depth_and_keep_only_what_its_vr_can_hold() -> N
 
 def test_a_uid_that_a_site_wants_replaced_is_so_beside_kept_ones() -> None:
     profile = site_profile('options = ["retain-uids"]\n[rules]\nFrameOfReferenceUID = "uid"', "a")
-    output = deidentify(instance_of({tag_of("FrameOfReferenceUID"): ("UI", b"1.2.3.5")}), CONTEXT, profile)
+    output = seen(deidentify(instance_of({tag_of("FrameOfReferenceUID"): ("UI", b"1.2.3.5")}), CONTEXT, profile))
     assert output.FrameOfReferenceUID == pseudonymous_uid(CONTEXT.uid_key, "1.2.3.5")
     assert output.StudyInstanceUID == "1.2.3.4.1"
 

@@ -4,7 +4,7 @@ import pytest
 from pydicom.dataset import Dataset
 
 from dicomrx.deid import Profile, deidentify, describe, look_again, named_profile
-from tests.unit.deid_files import CONTEXT, instance_of, item, joined, tag_of
+from tests.unit.deid_files import CONTEXT, instance_of, item, joined, seen, tag_of
 
 PROFILES = [named_profile(f"{name}+clean-structured") for name in ("research", "basic+full-dates", "basic+modified-dates+retain-patient")]
 
@@ -16,7 +16,7 @@ def left(profile: Profile, concept: bytes, **values: tuple[str, bytes]) -> Datas
     instance = instance_of({tag_of("ContentSequence"): ("SQ", item(joined(parts)))})
     output = deidentify(instance, CONTEXT, profile)
     assert look_again(instance, output, CONTEXT.pseudonym, profile) == []
-    made: Dataset = output.ContentSequence[0]
+    made: Dataset = seen(output).ContentSequence[0]
     return made
 
 

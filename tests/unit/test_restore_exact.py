@@ -27,7 +27,20 @@ from dicomrx.spool.layout import Spool
 from dicomrx.stages.anonymize import Anonymize, Profiles
 from dicomrx.vault import open_bound
 from tests.spool_rig import receive
-from tests.unit.deid_files import BIG_ENDIAN, DEFLATED, EXPLICIT, IMPLICIT, PROFILES, bundled, element, file_of, item, joined, needed
+from tests.unit.deid_files import (
+    BIG_ENDIAN,
+    CONTEXT,
+    DEFLATED,
+    EXPLICIT,
+    IMPLICIT,
+    PROFILES,
+    bundled,
+    element,
+    file_of,
+    item,
+    joined,
+    needed,
+)
 from tests.unit.test_deid_fuzz import EXAMPLES, files
 
 STRIDE = 1 if os.environ.get("DICOMRX_FULL") == "1" else 7
@@ -179,15 +192,18 @@ def test_pixels_that_are_short_or_deflated_are_kept(site: Callable[[], Gateway])
         assert next(gateway.originals(made)) == file
 
 
-@pytest.mark.parametrize("change", ["another byte", "one byte less", "another place"])
-def test_pixels_that_the_output_has_not_are_kept(change: str) -> None:
-    """By comparison: whatever a profile does to pixels, what it changed is in the vault."""
+def test_pixels_that_the_output_has_not_are_kept() -> None:
+    """Whatever a profile does to pixels, what it changed is in the vault."""
     file = LEAN["explicit"]
     instance = deid.read(io.BytesIO(file))
-    other = {"another byte": PIXELS[:-1] + b"\0", "one byte less": PIXELS[:-1], "another place": b""}[change]
-    output = whole(EXPLICIT, element(0x7FE00010, "OW", other)) + (PIXELS if change == "another place" else b"")
-    assert deid.shared_pixels(instance, io.BytesIO(file), io.BytesIO(file)) == range(file.index(PIXELS), file.index(PIXELS) + len(PIXELS))
-    assert not deid.shared_pixels(instance, io.BytesIO(file), io.BytesIO(output))
+    output = deid.deidentify(instance, CONTEXT)
+    assert deid.shared_pixels(instance, output) == range(file.index(PIXELS), file.index(PIXELS) + len(PIXELS))
+    pixels = output.dataset[0x7FE00010]
+    for other in (PIXELS[:-1] + b"\0", PIXELS[:-1], PIXELS, deid.read(io.BytesIO(file)).dataset[0x7FE00010].value):
+        output.dataset[0x7FE00010] = pixels._replace(value=other)
+        assert not deid.shared_pixels(instance, output)
+    del output.dataset[0x7FE00010]
+    assert not deid.shared_pixels(instance, output)
 
 
 def test_two_originals_of_one_output_both_come_back_from_its_pixels(tmp_path: Path) -> None:

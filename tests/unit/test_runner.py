@@ -1,9 +1,12 @@
 import errno
 import logging
 import os
+import signal
+import subprocess
+import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -12,7 +15,7 @@ from watchdog.observers.api import BaseObserver
 from dicomrx import hints, runner
 from dicomrx.errors import ConfigError, Defer, Reject, UnavailableError
 from dicomrx.hints import Hints
-from dicomrx.runner import Chosen, Job, Runner
+from dicomrx.runner import STRIKES, Chosen, Job, Runner
 from dicomrx.spool import durable, incoming, quarantine
 from dicomrx.spool.layout import Spool
 from tests.spool_rig import STUDY, die, drop, filed, frozen, names, open_spool, tree
@@ -163,8 +166,8 @@ def test_a_disk_on_which_only_small_ones_fit_quarantines_no_big_one(spool: Spool
 def test_a_disk_too_full_to_note_what_is_in_hand_defers(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
     put(spool, "a")
 
-    def full(_: Path | None) -> None:
-        if _ is not None:
+    def full(*_: Path) -> None:
+        if _:
             raise OSError(errno.ENOSPC, "No space left")
 
     monkeypatch.setattr(spool, "in_hand", full)
@@ -360,7 +363,7 @@ def test_what_a_worker_had_in_hand_when_it_died_gets_a_strike_and_the_third_quar
         victim = open_spool(tmp_path)
         victim_runner = Runner(Eat(victim.incoming, work), victim)
         real = victim.in_hand
-        victim.in_hand = lambda path, real=real: real(path) if path else None  # type: ignore[method-assign, misc] # the dead tidy nothing
+        victim.in_hand = lambda *paths, real=real: real(*paths) if paths else None  # type: ignore[method-assign] # the dead tidy nothing
         with pytest.raises(Killed):
             victim_runner.once()
         die(victim)
@@ -528,3 +531,87 @@ def test_a_deferred_job_is_tried_again(spool: Spool, impatient: None, running: C
     running(Runner(stage, spool, 0.2))
     wait_until(lambda: stage.done == ["a"])
     assert len(stage.tried) == 4
+
+
+class EatTogether(Eat):
+    """The same, three at once."""
+
+    batch = 3
+
+    def __init__(self, folder: Path, work: Work = lambda _: None) -> None:
+        super().__init__(folder, work)
+        self.together: list[list[str]] = []
+
+    def process_all(self, jobs: Sequence[Job]) -> Mapping[Job, Exception]:
+        self.together.append([job.path.name for job in jobs])
+        failed: dict[Job, Exception] = {}
+        for job in jobs:
+            try:
+                self.process(job)
+            except OSError as error:
+                failed[job] = error
+        return failed
+
+
+def test_jobs_are_done_together_in_their_order_and_each_has_its_own_outcome(spool: Spool) -> None:
+    put(spool, *"abcde")
+    stage = EatTogether(spool.incoming, raising(OSError(errno.ENOSPC, "full"), "b"))
+    tally = Runner(stage, spool).once()
+    assert stage.together[:2] == [["a", "b", "c"], ["d", "e"]]
+    assert (tally.names, tally.done) == (set("acde"), 4)
+    assert tally.deferred == 1
+
+
+def test_what_failed_before_runs_alone(spool: Spool) -> None:
+    put(spool, *"abcd")
+    spool.strike("b")
+    stage = EatTogether(spool.incoming)
+    assert Runner(stage, spool).once().done == 4
+    assert all("b" not in names for names in stage.together)
+    assert spool.strikes("b") == 0
+
+
+def test_a_death_strikes_all_that_was_done_together_and_then_only_the_one_that_kills(spool: Spool, tmp_path: Path) -> None:
+    """Poison: whoever opens it dies."""
+    put(spool, *"abcdef")
+
+    class Death(BaseException):
+        pass
+
+    def open_it(job: Job) -> None:
+        if job.path.name == "b":
+            raise Death
+
+    deaths = 0
+    for _ in range(STRIKES + 1):
+        victim = open_spool(tmp_path)
+        real = victim.in_hand
+        victim.in_hand = lambda *paths, real=real: real(*paths) if paths else None  # type: ignore[method-assign] # the dead tidy nothing
+        try:
+            Runner(EatTogether(victim.incoming, open_it), victim).once()
+        except Death:
+            deaths += 1
+        die(victim)
+    assert deaths == STRIKES
+    assert names(spool.incoming) == []
+    assert [(reason, detail[:9]) for _, reason, detail in put_aside(spool)] == [("three-strikes", "the stage")]
+    assert names(spool.run_dir / "strikes") == []
+
+
+def test_what_takes_too_long_of_the_processor_ends_its_process_and_is_quarantined_the_third_time(spool: Spool, tmp_path: Path) -> None:
+    put(spool, "a", "endless", "z")
+    script = (
+        "import sys; from pathlib import Path\n"
+        "from dicomrx.runner import Runner\n"
+        "from tests.spool_rig import open_spool\n"
+        "from tests.unit.test_runner import EatTogether\n"
+        "def work(job):\n"
+        "    while job.path.name == 'endless': pass\n"
+        "with open_spool(Path(sys.argv[1])) as spool:\n"
+        "    Runner(EatTogether(spool.incoming, work), spool, cpu_s=0.2).once()\n"
+    )
+    command = [sys.executable, "-c", script, str(tmp_path)]
+    ends = [subprocess.run(command, check=False).returncode for _ in range(STRIKES + 1)]
+    assert ends == [-signal.SIGPROF] * STRIKES + [0]
+    assert [reason for _, reason, _ in put_aside(spool)] == ["three-strikes"]
+    assert names(spool.incoming) == []

@@ -159,7 +159,7 @@ def test_what_a_dead_process_had_in_hand_gets_a_strike(tmp_path: Path, spool: Sp
 @pytest.mark.parametrize("last", ["nothing", "a finished input"])
 def test_a_process_that_died_with_empty_hands_strikes_nothing(tmp_path: Path, spool: Spool, last: str) -> None:
     victim = open_spool(tmp_path)
-    victim.in_hand(None if last == "nothing" else spool.incoming / "finished")
+    victim.in_hand(*[spool.incoming / "finished"] * (last != "nothing"))
     die(victim)
     spool.sweep()
     assert names(spool.run_dir / "strikes") == []

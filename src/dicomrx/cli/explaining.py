@@ -34,12 +34,16 @@ def explained(path: Path, settings: Settings) -> Iterator[str]:
         msg = f"{path} is no file"
         raise NoInputError(msg)
     profiles = Profiles.of(settings)
-    try:
-        with path.open("rb") as file:
+    with path.open("rb") as file:
+        try:
             instance = deid.read(file)
-    except Reject as never:
-        yield _quarantined(never)
-        return
+        except Reject as never:
+            yield _quarantined(never)
+        else:
+            yield from _explained(instance, profiles, settings)
+
+
+def _explained(instance: deid.Instance, profiles: Profiles, settings: Settings) -> Iterator[str]:
     profile = profiles.for_ae(instance.calling_ae)
     context, refusal = _context(instance, settings)
     explanation = deid.explain(instance, context, profile, settings.burned_in)
@@ -87,7 +91,7 @@ def _say(message: str) -> None:
 def _lines(row: Row) -> Iterator[str]:
     """What and why, then the value before and after; an item's elements begin with its number."""
     lead = " " * _INDENT * row.depth + (f"{row.item}. " if row.depth else "")
-    name = keyword_for_tag(row.tag) or ("private" if row.tag.is_private else "unknown")
+    name = keyword_for_tag(row.tag) or ("private" if row.tag >> 16 & 1 else "unknown")
     yield from _wrapped(f"{text_of(row.tag)} {name} {row.vr}  {row.action}: {row.reason}", lead)
     begin = " " * (len(lead) + _INDENT)
     room = max(_WIDTH - len(begin), 2 * _NARROWEST)

@@ -106,7 +106,7 @@ def _threads(name: str, settings: Settings) -> int:
 
 def _run(name: str, spool: Spool, settings: Settings, *, once: bool) -> int:
     with STAGES[name].build(spool, settings) as stage:
-        runner = Runner(stage, spool, STAGES[name].rescan_s, _threads(name, settings))
+        runner = Runner(stage, spool, STAGES[name].rescan_s, _threads(name, settings), STAGES[name].cpu_s)
         with stopping(runner.stop):
             if once:
                 return exit_code(runner.once())

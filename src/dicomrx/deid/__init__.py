@@ -1,6 +1,7 @@
 """De-identification (PS3.15 Annex E): bytes in, a data set without an identity out. It knows no file, no clock and no setting."""
 
 from dicomrx.deid.actions import Context, pseudonymous_uid
+from dicomrx.deid.dataset import DataSet, Output
 from dicomrx.deid.describing import describe
 from dicomrx.deid.engine import deidentify
 from dicomrx.deid.explaining import explain
@@ -11,14 +12,16 @@ from dicomrx.deid.refusals import check
 from dicomrx.deid.scan import Needles, needles, proves, survivors
 from dicomrx.deid.second_look import look_again
 from dicomrx.deid.site_profile import site_profile
-from dicomrx.deid.writing import write
+from dicomrx.deid.writing import pieces, write
 
 __all__ = [
     "BASIC",
     "Context",
+    "DataSet",
     "Identity",
     "Instance",
     "Needles",
+    "Output",
     "Profile",
     "at_pixels",
     "check",
@@ -30,6 +33,7 @@ __all__ = [
     "named_profile",
     "needles",
     "outline",
+    "pieces",
     "proves",
     "pseudonymous_uid",
     "read",

@@ -14,6 +14,7 @@ from typing import Final
 from pydicom._uid_dict import UID_dictionary
 
 from dicomrx.deid import extra_rules, values
+from dicomrx.deid.dataset import Value
 from dicomrx.deid.dummies import DUMMIES
 
 # One component of a PN, one value of an LO, the same in every character set.
@@ -46,7 +47,7 @@ class Context:
             raise ValueError("dates move back by 366 to 3650 days")
 
 
-Action = Callable[[Context, int, str, bytes], bytes | None]
+Action = Callable[[Context, int, str, bytes], Value | None]
 
 
 def pseudonymous_uid(uid_key: bytes, uid: str) -> str:
@@ -140,9 +141,9 @@ def keep_charset(_context: Context, _tag: int, _vr: str, value: bytes) -> bytes 
     return value if values.is_charset(value) else None
 
 
-def keep_bulk(_context: Context, tag: int, vr: str, value: bytes) -> bytes | None:
+def keep_bulk(_context: Context, tag: int, vr: str, value: Value) -> Value | None:
     """K, unread for pixels; a table or waveform that is text from end to end goes."""
-    return None if tag >> 16 != _PIXEL_GROUP and values.looks_like_text(vr, value) else value
+    return None if tag >> 16 != _PIXEL_GROUP and values.looks_like_text(vr, bytes(value)) else value
 
 
 # The code of a rule -> the action on a value that has no rule of its own.

@@ -1,9 +1,13 @@
 """The comment and application segments of JPEG family pixel data, in which programs write names and dates."""
 
+import struct
 import unicodedata
 from collections.abc import Iterator
 from typing import Final
 
+from dicomrx.deid.dataset import Value
+
+_MARKER: Final = struct.Struct(">BBH")
 _ITEM: Final = b"\xfe\xff\x00\xe0"
 # JPEG and JPEG-LS: APPn and COM; JPEG 2000: COM.
 _COMMENTS: Final = frozenset({*range(0xE0, 0xF0), 0xFE, 0x64})
@@ -12,7 +16,7 @@ _STARTS: Final = frozenset({b"\xff\xd8", b"\xff\x4f"})
 _PIXELS_BEGIN: Final = frozenset({0xDA, 0x90, 0xD9})
 
 
-def comment_segments(pixel_data: bytes) -> Iterator[tuple[str, ...]]:
+def comment_segments(pixel_data: Value) -> Iterator[tuple[str, ...]]:
     """The readings of every such segment in the frames of an encapsulated value (PS3.5 A.4); nothing for other pixel data.
 
     No character set is declared in there: ASCII is read as it is, the rest as Latin-1, UTF-8, and without the zeros of UTF-16.
@@ -27,7 +31,7 @@ def comment_segments(pixel_data: bytes) -> Iterator[tuple[str, ...]]:
     yield from _in_frame(pixel_data, frame)
 
 
-def _fragments(pixel_data: bytes) -> Iterator[range]:
+def _fragments(pixel_data: Value) -> Iterator[range]:
     """Where the bytes of each are; the first is the offset table."""
     position = 0
     while pixel_data[position : position + 4] == _ITEM:
@@ -36,7 +40,7 @@ def _fragments(pixel_data: bytes) -> Iterator[range]:
         yield range(begin, position)
 
 
-def _in_frame(pixel_data: bytes, fragments: list[range]) -> Iterator[tuple[str, ...]]:
+def _in_frame(pixel_data: Value, fragments: list[range]) -> Iterator[tuple[str, ...]]:
     """Of a frame that lies in one fragment, as nearly all do, nothing is copied."""
     if len(fragments) == 1:
         yield from _segments(pixel_data, fragments[0].start + 2, fragments[0].stop)
@@ -45,15 +49,15 @@ def _in_frame(pixel_data: bytes, fragments: list[range]) -> Iterator[tuple[str, 
         yield from _segments(whole, 2, len(whole))
 
 
-def _segments(data: bytes, position: int, end: int) -> Iterator[tuple[str, ...]]:
-    while position + 4 <= end and data[position] == 0xFF:  # noqa: PLR2004 - every marker begins so
-        marker = data[position + 1]
+def _segments(data: Value, position: int, end: int) -> Iterator[tuple[str, ...]]:
+    end = min(end, len(data))
+    while position + 4 <= end:
+        start, marker, length = _MARKER.unpack(data[position : position + 4])
+        if start != 0xFF or marker in _PIXELS_BEGIN:  # noqa: PLR2004 - every marker begins so
+            return
         if marker == 0xFF:  # noqa: PLR2004 - fill bytes may stand before any marker
             position += 1
             continue
-        if marker in _PIXELS_BEGIN:
-            return
-        length = int.from_bytes(data[position + 2 : position + 4], "big")
         if marker in _COMMENTS:
             yield _readings(data[position + 4 : min(position + 2 + length, end)])
         position += 2 + length

@@ -1,6 +1,7 @@
 """How the data set of a transfer syntax is encoded (PS3.5 section 10 and Annex A)."""
 
 from dataclasses import dataclass
+from typing import Final
 
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
@@ -42,3 +43,7 @@ class Encoding:
         if self.implicit or vr is None:
             return None
         return "" if vr == "UN" and not self.little else vr
+
+
+# That of file meta information (PS3.10 7.1).
+META: Final = Encoding(implicit=False, little=True, deflated=False, encapsulated=False)

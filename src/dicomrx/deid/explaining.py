@@ -5,19 +5,17 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
-from pydicom.dataelem import RawDataElement
-from pydicom.dataset import Dataset
-from pydicom.tag import BaseTag
-
 from dicomrx.deid.actions import Context
+from dicomrx.deid.dataset import DataSet, Element, Output
 from dicomrx.deid.encoding import Encoding
 from dicomrx.deid.engine import deidentify
 from dicomrx.deid.private import is_creator, rule_in
 from dicomrx.deid.profile import BASIC, Profile
-from dicomrx.deid.reading import Element, Instance, charset_of, decode, element_at, items_of, known_vr, quiet
+from dicomrx.deid.reading import Instance, charset_of, decode
 from dicomrx.deid.refusals import check
 from dicomrx.deid.rules import Rule
 from dicomrx.deid.second_look import look_again
+from dicomrx.deid.structure import known_vr
 from dicomrx.errors import Reject
 
 _TEXT: Final = frozenset("AE AS CS DA DS DT IS LO LT PN SH ST TM UC UI UR UT".split())  # noqa: SIM905 - as many as that read best so
@@ -36,7 +34,7 @@ class Row:
 
     depth: int
     item: int
-    tag: BaseTag
+    tag: int
     vr: str
     action: str
     reason: str
@@ -72,20 +70,19 @@ def _refused_by(step: Callable[..., object], *arguments: object) -> Reject | Non
     return None
 
 
-def _rows(instance: Instance, made: Dataset, final: Dataset, profile: Profile) -> tuple[Row, ...]:
+def _rows(instance: Instance, made: Output, final: Output, profile: Profile) -> tuple[Row, ...]:
     comparison = _Comparison(instance.encoding, profile)
-    with quiet():
-        meta = comparison.rows(_Three(Dataset(), made.file_meta, final.file_meta), _Place())
-        return (*meta, *comparison.rows(_Three(instance.dataset, made, final), _Place()))
+    meta = comparison.rows(_Three(DataSet(), made.meta, final.meta), _Place())
+    return (*meta, *comparison.rows(_Three(instance.dataset, made.dataset, final.dataset), _Place()))
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class _Three:
     """A data set or item as it came, as the engine made it, and as it is after the second look."""
 
-    source: Dataset
-    made: Dataset
-    final: Dataset
+    source: DataSet
+    made: DataSet
+    final: DataSet
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,8 +107,8 @@ class _Comparison:
         """Those of one data set or item, each sequence followed by its items'."""
         before, after = charset_of(three.source, place.before), charset_of(three.final, place.after)
         for tag in sorted({*three.source.keys(), *three.final.keys()}):
-            old, made, new = (_element(dataset, tag) for dataset in (three.source, three.made, three.final))
-            rule = None if old is None else rule_in(three.source, tag, self._encoding.wire_vr(old.VR), self._profile)
+            old, made, new = (dataset.get(tag) for dataset in (three.source, three.made, three.final))
+            rule = None if old is None else rule_in(three.source, tag, self._encoding.wire_vr(old.vr), self._profile)
             action, reason = ("removed", "in a sequence that goes") if place.goes else _outcome(rule, old, made, new)
             shown = self._text(old, _vr(tag, old), before), self._text(new, _vr(tag, new, old), after)
             yield Row(place.depth, place.item, tag, _vr(tag, old, new), action, reason, *shown)
@@ -122,19 +119,18 @@ class _Comparison:
         if rule is not None and rule.code == "R" and len(old) == len(made) == len(new):
             threes = [_Three(*three) for three in zip(old, made, new, strict=True)]
         else:
-            threes = [_Three(Dataset(), *two) for two in zip(made, new, strict=True)]
+            threes = [_Three(DataSet(), *two) for two in zip(made, new, strict=True)]
             for number, item in enumerate(old, 1):
                 gone = _Place(place.depth, number, place.before, place.after, goes=True)
-                yield from self.rows(_Three(item, Dataset(), Dataset()), gone)
+                yield from self.rows(_Three(item, DataSet(), DataSet()), gone)
         for number, three in enumerate(threes, 1):
             yield from self.rows(three, _Place(place.depth, number, place.before, place.after))
 
     def _text(self, element: Element | None, vr: str, charset: tuple[str, ...]) -> str | None:
         if element is None:
             return None
-        items = items_of(element)
-        if items is not None:
-            return f"{len(items)} item{'s' * (len(items) != 1)}"
+        if element.items is not None:
+            return f"{len(element.items)} item{'s' * (len(element.items) != 1)}"
         return _value_text(element, vr, charset, little=self._encoding.little)
 
 
@@ -160,34 +156,28 @@ def _action(rule: Rule, old: Element, new: Element) -> str:
 
 
 def _same(one: Element | None, other: Element | None) -> bool:
-    if isinstance(one, RawDataElement) and isinstance(other, RawDataElement):
-        return (one.value or b"").rstrip(b" \0") == (other.value or b"").rstrip(b" \0")
-    return (one is None) == (other is None)  # sequences: their items tell
+    if one is None or other is None or one.items is not None or other.items is not None:
+        return (one is None) == (other is None)  # sequences: their items tell
+    return one.value is other.value or bytes(one.value).rstrip(b" \0") == bytes(other.value).rstrip(b" \0")
 
 
-def _items(element: Element | None) -> list[Dataset]:
-    return list((None if element is None else items_of(element)) or ())
+def _items(element: Element | None) -> list[DataSet]:
+    return (element.items if element is not None else None) or []
 
 
-def _element(dataset: Dataset, tag: BaseTag) -> Element | None:
-    return element_at(dataset, tag) if tag in dataset else None
-
-
-def _vr(tag: BaseTag, *elements: Element | None) -> str:
+def _vr(tag: int, *elements: Element | None) -> str:
     """The VR that the first of them names, else the dictionary's."""
-    named = next((element.VR for element in elements if element is not None and element.VR), None)
+    named = next((element.vr for element in elements if element is not None and element.vr), None)
     return (named or known_vr(tag) or "UN").split(" or ", maxsplit=1)[0]
 
 
 def _value_text(element: Element, vr: str, charset: tuple[str, ...], *, little: bool) -> str:
-    value = element.value or b""
-    if isinstance(value, str):
-        return value  # of the file meta, which was never bytes
-    if vr in _TEXT:
+    value = bytes(element.value) if vr in _TEXT or vr in _NUMBERS else element.value
+    if isinstance(value, bytes) and vr in _TEXT:
         return decode(value, charset)
     numbers = _NUMBERS.get(vr)
     order = "<" if little else ">"
-    if numbers is None or not value or len(value) % struct.calcsize(f"{order}{numbers}"):
+    if numbers is None or not isinstance(value, bytes) or not value or len(value) % struct.calcsize(f"{order}{numbers}"):
         return f"{len(value)} bytes" if value else ""
     found = list(struct.iter_unpack(f"{order}{numbers}", value))
     shown = "\\".join(_number_text(vr, each) for each in found[:_MOST_NUMBERS])

@@ -6,6 +6,7 @@ from typing import Final
 
 from dicomrx.deid import dates, descriptors, values
 from dicomrx.deid.actions import Action, Context, keep_bulk, keep_coded, keep_number, keep_uid
+from dicomrx.deid.dataset import Value
 from dicomrx.deid.dummies import DUMMIES
 
 _TITLE_DIGITS: Final = 12
@@ -14,7 +15,7 @@ _TITLE_DIGITS: Final = 12
 def otherwise(action: Action, basic: Action) -> Action:
     """The action, or `basic` where it gives nothing."""
 
-    def either(context: Context, tag: int, vr: str, value: bytes) -> bytes | None:
+    def either(context: Context, tag: int, vr: str, value: bytes) -> Value | None:
         made = action(context, tag, vr, value)
         return basic(context, tag, vr, value) if made is None else made
 

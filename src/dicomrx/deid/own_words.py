@@ -5,24 +5,25 @@ from functools import lru_cache
 from typing import Final
 
 from pydicom.datadict import keyword_for_tag
-from pydicom.dataset import Dataset
 from pydicom.tag import BaseTag
 
+from dicomrx.deid.dataset import DataSet
 from dicomrx.deid.private import rule_in
 from dicomrx.deid.profile import Profile
-from dicomrx.deid.reading import decode, known_vr, walk
+from dicomrx.deid.reading import decode, walk
 from dicomrx.deid.spellings import ID_KEYWORD, WORD
+from dicomrx.deid.structure import known_vr
 
 _IDS: Final = frozenset({"LO", "SH"})
 _PLACES: Final = re.compile(r"^InstitutionName$|StationName$")
 
 
-def own_words(dataset: Dataset, profile: Profile) -> frozenset[str]:
+def own_words(dataset: DataSet, profile: Profile) -> frozenset[str]:
     """The parts of every name, of whatever length, and the words of IDs, numbers, institutions and stations; not what the profile keeps."""
     found: set[str] = set()
     for holder, tag, vr, value, charset in walk(dataset):
         if _identifies(tag, vr) and rule_in(holder, tag, vr, profile).code != "K":
-            found.update(WORD.findall(decode(value, charset).casefold()))
+            found.update(WORD.findall(decode(bytes(value), charset).casefold()))
     return frozenset(found)
 
 

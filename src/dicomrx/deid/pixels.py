@@ -1,27 +1,22 @@
-"""What an original and its de-identified file have in common, by their bytes: most of both."""
+"""What an original and its de-identified file have in common, byte for byte: most of both."""
 
 from typing import BinaryIO, Final
 
-from pydicom.dataelem import RawDataElement
-
-from dicomrx.deid.reading import PIXELS, Instance, element_at, outline
+from dicomrx.deid.dataset import Output
+from dicomrx.deid.reading import Instance, outline, pixels_of
 
 _WORTH: Final = 1024
-_CHUNK: Final = 1 << 20
 
 
-def shared_pixels(instance: Instance, source: BinaryIO, output: BinaryIO) -> range:
-    """Where in `source`, the file of an instance, the value of its pixels lies, if `output` has the very same where `outline` finds it.
+def shared_pixels(instance: Instance, output: Output) -> range:
+    """Where in the file of an instance the value of its pixels lies, if the output's are the very same, where `outline` will find them.
 
-    An empty range where it has not (deflated, blanked, removed), and where it is too short to be worth it.
+    An empty range where they are not (deflated, blanked, removed), and where that is too short to be worth it.
     """
-    tag = next((tag for tag in PIXELS if tag in instance.dataset), None)
-    element = None if tag is None else element_at(instance.dataset, tag)
-    if not isinstance(element, RawDataElement) or len(element.value or b"") < _WORTH:
+    pixels = pixels_of(output.dataset)
+    if pixels is None or pixels is not pixels_of(instance.dataset) or instance.encoding.deflated or len(pixels) < _WORTH:
         return range(0)
-    pixels = range(element.value_tell, element.value_tell + len(element.value or b""))
-    there = outline(output).pixels  # none of a deflated one, whose original was deflated too
-    return pixels if there is not None and _equal(source, pixels, output, there) else range(0)
+    return pixels.place
 
 
 def at_pixels(file: BinaryIO) -> BinaryIO | None:
@@ -31,15 +26,3 @@ def at_pixels(file: BinaryIO) -> BinaryIO | None:
         return None
     file.seek(there)
     return file
-
-
-def _equal(source: BinaryIO, pixels: range, output: BinaryIO, there: int) -> bool:
-    source.seek(pixels.start)
-    output.seek(there)
-    left = len(pixels)
-    while left:
-        chunk = source.read(min(_CHUNK, left))
-        if not chunk or output.read(len(chunk)) != chunk:
-            return False
-        left -= len(chunk)
-    return True

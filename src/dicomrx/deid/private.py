@@ -2,12 +2,10 @@
 
 from typing import Final
 
-from pydicom.dataset import Dataset
-from pydicom.tag import BaseTag
-
 from dicomrx.deid import subject
+from dicomrx.deid.dataset import DataSet
 from dicomrx.deid.profile import Profile
-from dicomrx.deid.reading import element_at, raw_text
+from dicomrx.deid.reading import raw_text
 from dicomrx.deid.rules import Rule
 
 _FIRST_BLOCK: Final = 0x10
@@ -26,13 +24,13 @@ def is_creator(tag: int) -> bool:
     return bool(tag >> 16 & 1) and _FIRST_BLOCK <= tag & 0xFFFF <= _LAST_BLOCK
 
 
-def rule_in(holder: Dataset, tag: int, wire_vr: str | None, profile: Profile) -> Rule:
+def rule_in(holder: DataSet, tag: int, wire_vr: str | None, profile: Profile) -> Rule:
     """The profile's rule for an element of a data set or item; a private one goes by its creator there, a content item by its concept."""
-    where = creator_tag(tag)
+    where = creator_tag(tag) if tag >> 16 & 1 else None
     return subject.hidden(profile.rule(tag, wire_vr, None if where is None else _creator(holder, where)), holder, tag)
 
 
-def _creator(holder: Dataset, tag: int) -> str | None:
-    if BaseTag(tag) not in holder or element_at(holder, tag).VR not in _CREATOR_VRS:
+def _creator(holder: DataSet, tag: int) -> str | None:
+    if tag not in holder or holder[tag].vr not in _CREATOR_VRS:
         return None
     return raw_text(holder, tag) or None

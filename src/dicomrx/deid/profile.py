@@ -1,6 +1,6 @@
 """A profile: PS3.15's Basic Profile, the options that a site chose, and the rules that it wrote itself."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Final
 
@@ -24,9 +24,15 @@ class Profile:
     name: str = "basic"
     options: frozenset[str] = frozenset()
     rules: frozenset[tuple[int, str]] = frozenset()
+    _hash: int = field(init=False, repr=False, compare=False)
+
+    def __hash__(self) -> int:
+        """Computed once: every element asks for its rule."""
+        return self._hash
 
     def __post_init__(self) -> None:
         """Raises ConfigError for dates that are to be kept and moved."""
+        object.__setattr__(self, "_hash", hash((self.name, self.options, self.rules)))
         if {"full-dates", "modified-dates"} <= self.options:
             raise ConfigError("full-dates and modified-dates exclude each other: name one of them")
 

@@ -11,16 +11,15 @@ from typing import Final, NamedTuple
 
 from pydicom._uid_dict import UID_dictionary
 from pydicom.datadict import keyword_for_tag, tag_for_keyword
-from pydicom.dataset import Dataset
-from pydicom.tag import BaseTag
 
 from dicomrx.deid import extra_rules, spellings
 from dicomrx.deid.comments import comment_segments
+from dicomrx.deid.dataset import DataSet, Value
 from dicomrx.deid.dummies import DUMMIES
 from dicomrx.deid.private import is_creator, rule_in
 from dicomrx.deid.profile import BASIC, Profile
-from dicomrx.deid.reading import Instance, charset_of, decode, known_vr, quiet, raw_text, walk
-from dicomrx.deid.structure import text_of
+from dicomrx.deid.reading import Instance, charset_of, decode, walk
+from dicomrx.deid.structure import PIXELS, known_vr, text_of
 
 NAME_LETTERS: Final = 4
 ID_CHARACTERS: Final = 5
@@ -30,7 +29,6 @@ _IDS: Final = frozenset({"LO", "SH"})
 _NUMBERS: Final = frozenset({"AS", "AT", "CS", "DS", "FD", "FL", "IS", "SL", "SS", "SV", "TM", "UL", "US", "UV"})
 _DATES: Final = frozenset({"DA", "DT"})
 _KEPT: Final = frozenset({*_DATES, "UI"})
-_PIXELS: Final = frozenset({0x7FE00008, 0x7FE00009, 0x7FE00010})
 # The maker's name, also where it says whose private elements follow, shares words with names; it is searched only on demand.
 _INNOCENT: Final = frozenset({"Manufacturer", "ManufacturerModelName"})
 # So do codes, but an ID or a date with its digits is none of them.
@@ -41,7 +39,6 @@ _OURS: Final = frozenset(
     for keyword in ("DeidentificationMethod", "DeidentificationMethodCodeSequence", "LongitudinalTemporalInformationModified")
 )
 _DUMMY_WORDS: Final = frozenset(value.decode("ascii").casefold() for vr, (value, _) in DUMMIES.items() if vr in _TEXT and vr != "UN")
-_META: Final = (0x00020003, 0x00020013, 0x00020016)
 # A date and a time in one number, as in DT.
 _DATE_LENGTH: Final = 8
 _DATE_TIMES: Final = frozenset({10, 12, 14})
@@ -53,12 +50,19 @@ class Place(NamedTuple):
     `is_code`: words in it are no names.
     """
 
-    holder: Dataset
-    tag: BaseTag
+    holder: DataSet
+    tag: int
     vr: str | None
-    value: bytes
+    value: Value
     texts: tuple[str, ...]
     is_code: bool = False
+
+
+@lru_cache(maxsize=8192)
+def _first_word(value: str) -> tuple[int, str]:
+    """Images of one patient have most needles in common."""
+    first = spellings.WORD.search(value)
+    return (first.start(), first[0]) if first else (0, "")
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -78,24 +82,28 @@ class Needles:
     def __post_init__(self) -> None:
         """Index by first word, so that a search costs as much as its text is long, however many are sought."""
         for value in self.values:
-            first = spellings.WORD.search(value)
-            if first:
-                self._by_word[first[0]].append((first.start(), value))
+            begin, word = _first_word(value)
+            if word:
+                self._by_word[word].append((begin, value))
 
     def matches(self, text: str, *, strict: bool = True) -> set[str]:
         """Those that stand in the text; not `strict`: also where dots and digits follow, as in names of files."""
         folded = text.casefold()
-        found: set[str] = set()
+        words = spellings.WORD.findall(folded)
+        found = {word[:_DATE_LENGTH] for word in words if len(word) in _DATE_TIMES and word.isdecimal()} & self._by_word.keys()
+        if not self._by_word.keys().isdisjoint(words):
+            found.update(self._tokens(folded, strict=strict))
+        if self.whole:
+            parts = map(spellings.WORD.findall, folded.split("\\")) if "\\" in folded else (words,)
+            found |= self.whole.intersection(map(" ".join, parts))
+        return found
+
+    def _tokens(self, folded: str, *, strict: bool) -> Iterator[str]:
         for word in spellings.WORD.finditer(folded):
             for lead, value in self._by_word.get(word[0], ()):
                 begin = word.start() - lead
                 if begin >= 0 and folded.startswith(value, begin) and spellings.stands_alone(value, folded, begin, strict=strict):
-                    found.add(value)
-            if len(word[0]) in _DATE_TIMES and word[0].isdecimal() and word[0][:_DATE_LENGTH] in self._by_word:
-                found.add(word[0][:_DATE_LENGTH])
-        if self.whole:
-            found |= self.whole & {" ".join(spellings.WORD.findall(part)) for part in folded.split("\\")}
-        return found
+                    yield value
 
     def found_in(self, text: str) -> bool:
         """True where any of them stands in the text."""
@@ -110,17 +118,15 @@ def needles(instance: Instance, profile: Profile = BASIC) -> Needles:
     ones, but for numbers of one or two digits, which count stacks and segments everywhere.
     """
     gathered = _Gathered()
-    with quiet():
-        for holder, tag, vr, value, charset in walk(instance.dataset):
-            kind = _kind(tag, vr)
-            if kind and vr not in _NUMBERS and rule_in(holder, tag, vr, profile).code != "K":
-                gathered.add(tag, kind, decode(value, charset))
-        charsets = frozenset({charset_of(instance.dataset, ())})
-    return gathered.needles(charsets)
+    for holder, tag, vr, value, charset in walk(instance.dataset):
+        kind = _kind(tag, vr)
+        if kind and vr not in _NUMBERS and rule_in(holder, tag, vr, profile).code != "K":
+            gathered.add(tag, kind, decode(bytes(value), charset))
+    return gathered.needles(frozenset({charset_of(instance.dataset, ())}))
 
 
 def survivors(
-    sought: Needles, output: Dataset | str, *, pseudonym: str = "", profile: Profile = BASIC, everywhere: bool = False
+    sought: Needles, output: DataSet | str, *, pseudonym: str = "", profile: Profile = BASIC, everywhere: bool = False
 ) -> list[str]:
     """The keywords of the elements of `output` in which a needle stands, at any depth; ["name"] where `output` is a file or folder name.
 
@@ -134,23 +140,15 @@ def survivors(
             if any(sought.matches(part, strict=False) for name in output.split("/") for part in (name, name.partition(".")[0]))
             else []
         )
-    with quiet():
-        finds = [
-            place for place in places(output, sought.charsets, profile, everywhere=everywhere) if hit(sought, place, pseudonym, profile)
-        ]
-    meta = getattr(output, "file_meta", None)
-    return [label(place.tag) for place in finds] + [label(tag) for tag in _META if meta is not None and sought.matches(raw_text(meta, tag))]
+    found = places(output, sought.charsets, profile, everywhere=everywhere)
+    return [label(place.tag) for place in found if hit(sought, place, pseudonym, profile)]
 
 
-def proves(sought: Needles, original: Dataset) -> bool:
+def proves(sought: Needles, original: DataSet) -> bool:
     """True where the search finds every needle in the original itself: what cannot fail there proves nothing elsewhere."""
-    with quiet():
-        found = {
-            value
-            for place in places(original, frozenset(), BASIC, everywhere=True)
-            for text in place.texts
-            for value in sought.matches(text)
-        }
+    found = {
+        value for place in places(original, frozenset(), BASIC, everywhere=True) for text in place.texts for value in sought.matches(text)
+    }
     return bool(sought.canonical) and sought.canonical <= found
 
 
@@ -172,32 +170,37 @@ def hit(sought: Needles, place: Place, pseudonym: str, profile: Profile) -> bool
     return rule is not None and not (rule.chosen and rule.code == "K" and place.vr in _KEPT)
 
 
-def places(dataset: Dataset, charsets: frozenset[tuple[str, ...]], profile: Profile, *, everywhere: bool) -> Iterator[Place]:
+def places(dataset: DataSet, charsets: frozenset[tuple[str, ...]], profile: Profile, *, everywhere: bool) -> Iterator[Place]:
     """What is searched of a data set, at every depth; `everywhere`: what de-identification itself writes, too."""
     for holder, tag, wire_vr, value, charset in walk(dataset, skipped=frozenset() if everywhere else _OURS):
         vr = wire_vr or rule_in(holder, tag, wire_vr, profile).vr
-        if tag in _PIXELS:
+        if tag in PIXELS:
             for segment in comment_segments(value):
                 yield Place(holder, tag, vr, value, segment)
         elif everywhere or (vr in _TEXT and not _is_innocent(tag, profile)):
-            is_code = not everywhere and keyword_for_tag(tag) in _CODES
-            yield Place(holder, tag, vr, value, _readings(value, charset, charsets), is_code)
+            is_code = not everywhere and _keyword(tag) in _CODES
+            yield Place(holder, tag, vr, value, _readings(bytes(value), charset, charsets), is_code)
 
 
-def _is_innocent(tag: BaseTag, profile: Profile) -> bool:
-    return keyword_for_tag(tag) in _INNOCENT or (is_creator(tag) and "retain-safe-private" in profile.options)
+def _is_innocent(tag: int, profile: Profile) -> bool:
+    return _keyword(tag) in _INNOCENT or (tag >> 16 & 1 == 1 and is_creator(tag) and "retain-safe-private" in profile.options)
 
 
 def label(tag: int) -> str:
     """What an element is called in a report: its keyword, or its tag."""
-    return keyword_for_tag(BaseTag(tag)) or text_of(tag)
+    return _keyword(tag) or text_of(tag)
+
+
+@lru_cache(maxsize=8192)
+def _keyword(tag: int) -> str:
+    return keyword_for_tag(tag)
 
 
 @lru_cache(maxsize=8192)
 def _kind(tag: int, vr: str | None) -> str | None:
     """What kind of needle an element gives, as the VR of that kind, whatever VR it was sent under; None for no needle."""
     known = known_vr(tag) or vr
-    if known in _IDS and spellings.ID_KEYWORD.search(keyword_for_tag(BaseTag(tag))):
+    if known in _IDS and spellings.ID_KEYWORD.search(_keyword(tag)):
         return "LO"
     return known if known in {"PN", "DA", "DT", "UI"} else None
 
@@ -225,7 +228,7 @@ class _Gathered:
         dates = {tag: frozenset(found) for tag, found in self._dates.items()}
         return Needles(values, frozenset(self._whole - _DUMMY_WORDS), frozenset(self._canonical & values), dates, charsets)
 
-    def add(self, tag: BaseTag, kind: str, text: str) -> None:
+    def add(self, tag: int, kind: str, text: str) -> None:
         """Take what a removed value gives."""
         folded = text.casefold()
         if kind == "PN":
@@ -250,7 +253,7 @@ class _Gathered:
             self._values.update(*map(spellings.of_word, long))
             self._whole |= {name for name in spellings.of_name(words) if len(name) > 1}
 
-    def _date(self, tag: BaseTag, text: str) -> None:
+    def _date(self, tag: int, text: str) -> None:
         for match in spellings.DATE.finditer(text):
             spelled = spellings.of_date(*match.groups())
             self._values.update(spelled)

@@ -1,45 +1,46 @@
-"""A strict walk over the bytes of a data set, which pydicom is too lenient to do: lengths, nesting, delimiters, duplicates.
+"""Parses a data set strictly: lengths, nesting, delimiters, duplicates. It decodes no value, and reads no big one.
 
-It decodes no value. What it lets pass, pydicom reads wholly; what it refuses would be read in part, and silently.
+What it lets pass is read wholly; libraries read in part, and silently, what is refused here.
 """
 
-import io
 import struct
+from functools import lru_cache
 from typing import BinaryIO, Final, NoReturn
 
 from pydicom.datadict import dictionary_has_tag, dictionary_VR
 from pydicom.tag import BaseTag
 
+from dicomrx.deid.dataset import Bulk, DataSet, Element, Value, size_of
 from dicomrx.deid.encoding import Encoding
 from dicomrx.errors import Reject
 
 MAX_DEPTH: Final = 32
 MAX_ELEMENTS: Final = 1_000_000
+# In order of preference: where the pixels of an image are.
+PIXELS: Final = (0x7FE00008, 0x7FE00009, 0x7FE00010)
+# A longer value is left in the stream.
+WINDOW: Final = 1 << 16
 
 _UNDEFINED: Final = 0xFFFFFFFF
 _ITEM: Final = 0xFFFEE000
 _ITEM_END: Final = 0xFFFEE00D
 _SEQUENCE_END: Final = 0xFFFEE0DD
 _PIXEL_DATA: Final = 0x7FE00010
-_LONG: Final = frozenset({b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"})
+_LONG: Final = frozenset({"OB", "OD", "OF", "OL", "OV", "OW", "SQ", "SV", "UC", "UN", "UR", "UT", "UV"})
 _SHORT: Final = frozenset(
-    {
-        b"AE", b"AS", b"AT", b"CS", b"DA", b"DS", b"DT", b"FD", b"FL", b"IS", b"LO", b"LT", b"PN", b"SH", b"SL", b"SS", b"ST",
-        b"TM", b"UI", b"UL", b"US",
-    }
-)  # fmt: skip
-_FRAGMENTED: Final = frozenset({b"OB", b"OW", b"UN"})
+    {"AE", "AS", "AT", "CS", "DA", "DS", "DT", "FD", "FL", "IS", "LO", "LT", "PN", "SH", "SL", "SS", "ST", "TM", "UI", "UL", "US"}
+)
+_VRS: Final = {vr.encode("ascii"): vr for vr in _LONG | _SHORT}
+_FRAGMENTED: Final = frozenset({"OB", "OW", "UN"})
 
 
-def end_of_dataset(stream: BinaryIO, encoding: Encoding) -> int:
-    """Where the data set that begins at the stream's position ends: at the end of the stream, or before padding and bytes behind it.
+def parse(stream: BinaryIO, encoding: Encoding, group: int | None = None) -> DataSet:
+    """The data set that begins at the stream's position, which then is where it ends; `group`: the elements of that one alone.
 
-    Raises Reject "truncated" where a length leads beyond the end, "unreadable" where the bytes are no data set, both naming tags only.
+    It ends at the end of the stream, or before padding and bytes behind it. Raises Reject "truncated" where a length leads beyond the
+    end, "unreadable" where the bytes are no data set, both naming tags only.
     """
-    start = stream.tell()
-    end = stream.seek(0, io.SEEK_END)
-    stream.seek(start)
-    return _Walk(stream, encoding, end).top_level()
+    return _Parser(stream, encoding).top_level(group)
 
 
 def text_of(tag: int) -> str:
@@ -47,153 +48,197 @@ def text_of(tag: int) -> str:
     return f"({tag >> 16:04X},{tag & 0xFFFF:04X})"
 
 
-class _Walk:
-    """One walk; `end` is the end of the stream."""
+@lru_cache(maxsize=16384)
+def known_vr(tag: int) -> str | None:
+    """The VR of the dictionary, or None."""
+    return dictionary_VR(BaseTag(tag)) if dictionary_has_tag(BaseTag(tag)) else None
 
-    def __init__(self, stream: BinaryIO, encoding: Encoding, end: int) -> None:
+
+# What stands before a value: tag; VR, None where there is none; the same or else the dictionary's; length, and where the value begins.
+_Head = tuple[int, str | None, str, int, int]
+
+
+class _Parser:
+    """One run over one stream, through a window on it."""
+
+    def __init__(self, stream: BinaryIO, encoding: Encoding) -> None:
         self._stream = stream
-        self._end = end
+        self._start = self._base = stream.tell()
+        self._end = size_of(stream)
+        self._window = stream.read(WINDOW)
         self._encoding = encoding
         order = "<" if encoding.little else ">"
-        self._tag = struct.Struct(f"{order}HH")
+        self._explicit = struct.Struct(f"{order}HH2sH")
+        self._implicit = struct.Struct(f"{order}HHI")
         self._long = struct.Struct(f"{order}I")
         self._short = struct.Struct(f"{order}H")
         self._elements = 0
 
-    def top_level(self) -> int:
-        """Walks element after element, until the end or until what follows is not of the data set any more."""
-        seen: set[int] = set()
-        last = 0
-        while (position := self._stream.tell()) < self._end:
-            if self._is_behind(position, last):
-                self._stream.seek(position)
-                return position
-            self._stream.seek(position)
-            last = self._element(seen, self._end, self._encoding.implicit, 0)
-        return self._end
+    def top_level(self, group: int | None) -> DataSet:
+        """Element after element, until the end or until what follows is not of the data set any more."""
+        found = DataSet()
+        at, last, implicit = self._start, 0, self._encoding.implicit
+        if group is not None:
+            implicit = self._turns_implicit(at, self._end)
+        while at < self._end and not self._is_behind(at, last):
+            if group is not None and self._peek(at, 2) != self._short.pack(group):
+                break
+            last, at = self._element(found, at, self._end, implicit, 0)
+        self._stream.seek(at)
+        return _in_order(found)
 
-    def _is_behind(self, position: int, last: int) -> bool:
+    def _is_behind(self, at: int, last: int) -> bool:
         """True where the rest is padding of zeros, or lies behind the pixel data and is no element that could follow it."""
-        head = self._stream.read(min(8, self._end - position))
-        if head.count(0) == len(head):
-            return self._rest_is_zero()
+        head = self._peek(at, 8)
+        if not any(head):
+            return self._rest_is_zero(at)
         if last < _PIXEL_DATA:
             return False
         if len(head) < 8:  # noqa: PLR2004 - the shortest element
             return True
-        group, element = self._tag.unpack(head[:4])
-        return bool((group << 16 | element) <= last) or not (self._encoding.implicit or head[4:6] in _LONG | _SHORT)
+        high, low, vr, _ = self._explicit.unpack(head)
+        return bool((high << 16 | low) <= last) or not (self._encoding.implicit or vr in _VRS)
 
-    def _rest_is_zero(self) -> bool:
-        while chunk := self._stream.read(1 << 16):
-            if chunk.count(0) != len(chunk):
+    def _rest_is_zero(self, at: int) -> bool:
+        self._stream.seek(at)
+        while chunk := self._stream.read(WINDOW):
+            if any(chunk):
                 return False
         return True
 
-    def _element(self, seen: set[int], limit: int, implicit: bool, depth: int) -> int:  # noqa: FBT001 - as in the standard
-        tag, vr, length = self._header(limit, implicit)
-        if tag in seen:
+    def _element(self, found: DataSet, at: int, limit: int, implicit: bool, depth: int) -> tuple[int, int]:  # noqa: FBT001 - as in the standard
+        """Puts the element that begins at `at` into `found`; returns its tag and where it ends."""
+        head = self._header(at, limit, implicit)
+        tag, vr, kind, length, begin = head
+        if tag in found:
             self._unreadable(f"{_shown(tag)} stands twice in one data set")
-        seen.add(tag)
         self._elements += 1
         if self._elements > MAX_ELEMENTS:
             self._unreadable(f"more than {MAX_ELEMENTS} elements")
+        end = begin + length
         if length == _UNDEFINED:
-            self._undefined(tag, vr, limit, implicit, depth)
-        elif vr == b"SQ" or (vr == b"UN" and self._encoding.little and _known_vr(tag) == b"SQ"):
-            self._items(tag, self._within(tag, length, limit), implicit or vr == b"UN", depth, delimited=False)
+            found[tag], end = self._undefined(head, limit, implicit, depth)
+        elif end > limit:
+            self._beyond(tag)
+        elif kind == "SQ" or (kind == "UN" and self._encoding.little and _kind(tag) == "SQ"):
+            items, _ = self._items(tag, begin, end, implicit or kind == "UN", depth, delimited=False)
+            found[tag] = Element(tag, vr, Bulk(self._stream, range(begin, end)), items)
         else:
-            self._stream.seek(self._within(tag, length, limit))
-        return tag
+            found[tag] = Element(tag, vr, self._value(tag, begin, length))
+        return tag, end
 
-    def _header(self, limit: int, implicit: bool) -> tuple[int, bytes, int]:  # noqa: FBT001 - as in the standard
-        head = self._take(8, limit)
-        group, element = self._tag.unpack(head[:4])
-        tag = group << 16 | element
-        if group == 0xFFFE:  # noqa: PLR2004 - the group of items and delimiters
+    def _header(self, at: int, limit: int, implicit: bool) -> _Head:  # noqa: FBT001 - as in the standard
+        index = self._show(at, 8, limit)
+        if implicit:
+            high, low, length = self._implicit.unpack_from(self._window, index)
+        else:
+            high, low, code, length = self._explicit.unpack_from(self._window, index)
+        tag = high << 16 | low
+        if high == 0xFFFE:  # noqa: PLR2004 - the group of items and delimiters
             self._unreadable(f"{_shown(tag)} where an element should begin")
         if implicit:
-            return tag, _known_vr(tag), self._long.unpack(head[4:])[0]
-        vr = head[4:6]
-        if vr in _SHORT:
-            return tag, vr, self._short.unpack(head[6:])[0]
-        if vr not in _LONG:
+            return tag, None, _kind(tag), length, at + 8
+        vr = _VRS.get(code)
+        if vr is None:
             self._unreadable(f"{_shown(tag)} has no VR of the standard")
-        return tag, vr, self._long.unpack(self._take(4, limit))[0]
+        if vr in _SHORT:
+            return tag, vr, vr, length, at + 8
+        index = self._show(at + 8, 4, limit)
+        return tag, vr, vr, self._long.unpack_from(self._window, index)[0], at + 12
 
-    def _undefined(self, tag: int, vr: bytes, limit: int, implicit: bool, depth: int) -> None:  # noqa: FBT001
-        if vr in _FRAGMENTED and tag == _PIXEL_DATA:
+    def _value(self, tag: int, begin: int, length: int) -> Value:
+        if length > WINDOW or tag in PIXELS:
+            return Bulk(self._stream, range(begin, begin + length))
+        index = self._show(begin, length, self._end)
+        return self._window[index : index + length]
+
+    def _undefined(self, head: _Head, limit: int, implicit: bool, depth: int) -> tuple[Element, int]:  # noqa: FBT001
+        """An element without a length, and where it ends."""
+        tag, vr, kind, _, begin = head
+        if kind in _FRAGMENTED and tag == _PIXEL_DATA:
             if not self._encoding.encapsulated:
                 self._unreadable(f"{_shown(tag)} has no length in a transfer syntax that wants one")
-            self._fragments(tag, limit)
-        elif vr in {b"SQ", b"UN", b""}:
-            # UN without a length is a sequence of implicit VR, in every transfer syntax (PS3.5 6.2.2).
-            self._items(tag, limit, implicit, depth, delimited=True)
-        else:
+            end = self._fragments(tag, begin, limit)
+            return Element(tag, vr, Bulk(self._stream, range(begin, end)), undefined=True), end + 8
+        if kind not in {"SQ", "UN", ""}:
             self._unreadable(f"{_shown(tag)} has no length, and is no sequence")
+        # UN without a length is a sequence of implicit VR, in every transfer syntax (PS3.5 6.2.2).
+        items, end = self._items(tag, begin, limit, implicit, depth, delimited=True)
+        return Element(tag, "SQ", b"", items, undefined=True), end
 
-    def _items(self, tag: int, limit: int, implicit: bool, depth: int, *, delimited: bool) -> None:  # noqa: FBT001
+    def _items(self, tag: int, at: int, limit: int, implicit: bool, depth: int, *, delimited: bool) -> tuple[list[DataSet], int]:  # noqa: FBT001
         if depth >= MAX_DEPTH:
             self._unreadable(f"sequences nested deeper than {MAX_DEPTH}")
-        while delimited or self._stream.tell() < limit:
-            found, length = self._item_header(limit)
-            if found == _SEQUENCE_END and delimited:
-                return
-            if found != _ITEM:
+        found: list[DataSet] = []
+        while delimited or at < limit:
+            head, length = self._item_header(at, limit)
+            at += 8
+            if head == _SEQUENCE_END and delimited:
+                break
+            if head != _ITEM:
                 self._unreadable(f"{_shown(tag)} holds something else where an item should begin")
-            if length == _UNDEFINED:
-                self._item(limit, implicit, depth, delimited=True)
-            else:
-                self._item(self._within(tag, length, limit), implicit, depth, delimited=False)
+            if length != _UNDEFINED and at + length > limit:
+                self._beyond(tag)
+            end = limit if length == _UNDEFINED else at + length
+            item, at = self._item(at, end, implicit, depth, delimited=length == _UNDEFINED)
+            found.append(item)
+        return found, at
 
-    def _item(self, limit: int, implicit: bool, depth: int, *, delimited: bool) -> None:  # noqa: FBT001
-        implicit = implicit or self._turns_implicit(limit)
-        seen: set[int] = set()
-        while delimited or self._stream.tell() < limit:
-            if delimited and self._ends_item(limit):
-                return
-            self._element(seen, limit, implicit, depth + 1)
+    def _item(self, at: int, limit: int, implicit: bool, depth: int, *, delimited: bool) -> tuple[DataSet, int]:  # noqa: FBT001
+        implicit = implicit or self._turns_implicit(at, limit)
+        found = DataSet()
+        while delimited or at < limit:
+            if delimited and self._item_header(at, limit)[0] == _ITEM_END:
+                at += 8
+                break
+            _, at = self._element(found, at, limit, implicit, depth + 1)
+        return _in_order(found), at
 
-    def _turns_implicit(self, limit: int) -> bool:
-        """True where an item in explicit VR holds implicit VR: in UN, and from some writers elsewhere; pydicom reads both."""
-        position = self._stream.tell()
-        head = self._stream.read(max(0, min(6, limit - position)))
-        self._stream.seek(position)
-        if len(head) < 6 or self._tag.unpack(head[:4])[0] == 0xFFFE:  # noqa: PLR2004
+    def _turns_implicit(self, at: int, limit: int) -> bool:
+        """True where an item in explicit VR holds implicit VR: in UN, and from some writers elsewhere."""
+        head = self._peek(at, min(6, limit - at))
+        if len(head) < 6 or self._short.unpack_from(head)[0] == 0xFFFE:  # noqa: PLR2004
             return False
         return not head[4:6].isalpha() or not head[4:6].isupper()
 
-    def _ends_item(self, limit: int) -> bool:
-        position = self._stream.tell()
-        found, _ = self._item_header(limit)
-        if found != _ITEM_END:
-            self._stream.seek(position)
-        return found == _ITEM_END
-
-    def _fragments(self, tag: int, limit: int) -> None:
+    def _fragments(self, tag: int, at: int, limit: int) -> int:
+        """Where the last fragment ends, and the delimiter begins."""
         while True:
-            found, length = self._item_header(limit)
-            if found == _SEQUENCE_END:
-                return
-            if found != _ITEM or length == _UNDEFINED:
+            head, length = self._item_header(at, limit)
+            if head == _SEQUENCE_END:
+                return at
+            if head != _ITEM or length == _UNDEFINED:
                 self._unreadable(f"{_shown(tag)} holds something else where a fragment should begin")
-            self._stream.seek(self._within(tag, length, limit))
+            at += 8 + length
+            if at > limit:
+                self._beyond(tag)
 
-    def _item_header(self, limit: int) -> tuple[int, int]:
-        head = self._take(8, limit)
-        group, element = self._tag.unpack(head[:4])
-        return group << 16 | element, self._long.unpack(head[4:])[0]
+    def _item_header(self, at: int, limit: int) -> tuple[int, int]:
+        index = self._show(at, 8, limit)
+        high, low, length = self._implicit.unpack_from(self._window, index)
+        return high << 16 | low, length
 
-    def _take(self, count: int, limit: int) -> bytes:
-        if self._stream.tell() + count > limit:
+    def _show(self, at: int, count: int, limit: int) -> int:
+        """Where in the window so many bytes of the stream begin, which must lie within `limit`."""
+        index = at - self._base
+        if at + count > limit:
             raise Reject("truncated", "the data set ends inside an element")
-        return self._stream.read(count)
+        if index < 0 or index + count > len(self._window):
+            self._stream.seek(at)
+            self._window, self._base, index = self._stream.read(WINDOW), at, 0
+            if len(self._window) < count:
+                raise Reject("truncated", "the file has become shorter")
+        return index
 
-    def _within(self, tag: int, length: int, limit: int) -> int:
-        end = self._stream.tell() + length
-        if end > limit:
-            raise Reject("truncated", f"{_shown(tag)} is longer than what holds it")
-        return end
+    def _peek(self, at: int, count: int) -> bytes:
+        """So many bytes, or what is left."""
+        count = max(0, min(count, self._end - at))
+        index = self._show(at, count, self._end)
+        return self._window[index : index + count]
+
+    @staticmethod
+    def _beyond(tag: int) -> NoReturn:
+        raise Reject("truncated", f"{_shown(tag)} is longer than what holds it")
 
     @staticmethod
     def _unreadable(detail: str) -> NoReturn:
@@ -202,11 +247,14 @@ class _Walk:
 
 def _shown(tag: int) -> str:
     """A tag for a message; one of no attribute may be bytes of a value, read out of step, and those are nobody's business."""
-    return text_of(tag) if tag >> 16 == 0xFFFE or dictionary_has_tag(BaseTag(tag)) else "an unknown element"  # noqa: PLR2004
+    return text_of(tag) if tag >> 16 == 0xFFFE or known_vr(tag) else "an unknown element"  # noqa: PLR2004
 
 
-def _known_vr(tag: int) -> bytes:
-    """The dictionary's VR for an element of implicit VR; empty where it knows none."""
-    if tag >> 16 & 1 or not dictionary_has_tag(BaseTag(tag)):
-        return b""
-    return dictionary_VR(BaseTag(tag))[:2].encode("ascii")
+def _in_order(found: DataSet) -> DataSet:
+    tags = list(found)
+    return found if tags == sorted(tags) else DataSet(sorted(found.items()))
+
+
+def _kind(tag: int) -> str:
+    """The dictionary's VR for an element that comes without one; empty where it knows none."""
+    return (known_vr(tag) or "")[:2]

@@ -3,11 +3,10 @@
 from typing import Final
 
 from pydicom.datadict import tag_for_keyword
-from pydicom.dataset import Dataset
-from pydicom.tag import BaseTag
 
 from dicomrx.deid import actions
-from dicomrx.deid.reading import element_at, items_of, raw_text
+from dicomrx.deid.dataset import DataSet
+from dicomrx.deid.reading import raw_text
 from dicomrx.deid.rules import Rule
 
 _CONCEPT: Final = 0x0040A043
@@ -20,7 +19,7 @@ _CONCEPTS: Final = frozenset({"121031", "121033", "21112-8", "30525-0", "1840990
 WHAT: Final = "the birth date or the age of a report's subject"
 
 
-def hidden(rule: Rule, holder: Dataset, tag: int) -> Rule:
+def hidden(rule: Rule, holder: DataSet, tag: int) -> Rule:
     """The rule, or a stricter one for an element that tells of birth or age in the content item that holds it."""
     if tag not in _VALUES or rule.vr is None or rule.code not in {"C", "K", "R"} or not _CONCEPTS.intersection(_concepts(holder)):
         return rule
@@ -29,7 +28,7 @@ def hidden(rule: Rule, holder: Dataset, tag: int) -> Rule:
     return Rule("D", rule.vr, actions.dummy, WHAT)
 
 
-def _concepts(holder: Dataset) -> list[str]:
+def _concepts(holder: DataSet) -> list[str]:
     """The codes of what a content item is about."""
-    items = items_of(element_at(holder, _CONCEPT)) if BaseTag(_CONCEPT) in holder else None
+    items = holder[_CONCEPT].items if _CONCEPT in holder else None
     return [raw_text(item, _CODE) for item in items or ()]

@@ -1,12 +1,17 @@
 """Whether the bytes of a value are what its VR says (PS3.5 Table 6.2-1), so that no kept element carries something else."""
 
+import logging
 import re
+import warnings
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Final
 
 from pydicom.charset import convert_encodings, decode_bytes, python_encoding
 from pydicom.datadict import dictionary_VM
+
+# pydicom quotes values in what it logs and warns of; none of them may reach a log (PS3.15 says nothing here, design promise 10 does).
+logging.getLogger("pydicom").disabled = True
 
 # The size of one value of each binary VR.
 SIZES: Final = {
@@ -64,7 +69,9 @@ def decoded_with_escapes(value: bytes, charset: tuple[str, ...]) -> str | None:
     """As `decoded`, and also where the text switches sets (PS3.5 6.1.2.5)."""
     text = decoded(value, charset)
     if text is None and b"\x1b" in value:
-        text = decode_bytes(value, convert_encodings(list(charset)), set(_DELIMITERS))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            text = decode_bytes(value, convert_encodings(list(charset)), set(_DELIMITERS))
     return None if text is None or "\N{REPLACEMENT CHARACTER}" in text else text
 
 

@@ -2,23 +2,16 @@
 
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import BinaryIO, Final
 
-from pydicom.charset import default_encoding
-from pydicom.dataelem import DataElement, RawDataElement
-from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.filebase import DicomBytesIO
-from pydicom.filewriter import write_data_element, write_file_meta_info
-from pydicom.tag import BaseTag
-from pydicom.uid import UID
-
-from dicomrx.deid.encoding import Encoding
-from dicomrx.deid.reading import element_at, quiet, raw_text
+from dicomrx.deid.dataset import DataSet, Element, Output, Value
+from dicomrx.deid.encoding import META, Encoding
+from dicomrx.deid.reading import raw_value
 
 # The same as the receiver's: one program, one UID (made from a random UUID, PS3.5 B.2).
-IMPLEMENTATION_CLASS_UID: Final = "2.25.180359664797480045516660657176646159747"
-IMPLEMENTATION_VERSION: Final = "DICOMRX"
+IMPLEMENTATION_CLASS_UID: Final = b"2.25.180359664797480045516660657176646159747"
+IMPLEMENTATION_VERSION: Final = b"DICOMRX"
 
 _UNDEFINED: Final = 0xFFFFFFFF
 _LONG: Final = frozenset({"OB", "OD", "OF", "OL", "OV", "OW", "SQ", "SV", "UC", "UN", "UR", "UT", "UV"})
@@ -26,71 +19,80 @@ _NUL_PADDED: Final = frozenset({"UI", "OB", "UN"})
 _DEFLATE_LEVEL: Final = 6
 
 
-def raw(tag: int, vr: str, value: bytes, encoding: Encoding, *, undefined: bool = False) -> RawDataElement:
-    """An element from its bytes, padded to even length; `undefined` keeps encapsulated pixel data without a length."""
+def raw(tag: int, vr: str, value: Value, encoding: Encoding, *, undefined: bool = False) -> Element:
+    """An element from its value, padded to even length; `undefined` keeps encapsulated pixel data without a length."""
     if len(value) & 1:
-        value += b"\0" if vr in _NUL_PADDED else b" "
-    length = _UNDEFINED if undefined else len(value)
-    return RawDataElement(BaseTag(tag), None if encoding.implicit else vr, length, value, 0, encoding.implicit, encoding.little)
+        value = bytes(value) + (b"\0" if vr in _NUL_PADDED else b" ")
+    return Element(tag, None if encoding.implicit else vr, value, undefined=undefined)
 
 
-def file_meta(dataset: Dataset, transfer_syntax: str) -> FileMetaDataset:
-    """New file meta information: nothing of the old one but the transfer syntax."""
-    meta = FileMetaDataset()
-    meta.FileMetaInformationVersion = b"\0\1"
-    meta.MediaStorageSOPClassUID = UID(raw_text(dataset, 0x00080016))
-    meta.MediaStorageSOPInstanceUID = UID(raw_text(dataset, 0x00080018))
-    meta.TransferSyntaxUID = UID(transfer_syntax)
-    meta.ImplementationClassUID = UID(IMPLEMENTATION_CLASS_UID)
-    meta.ImplementationVersionName = IMPLEMENTATION_VERSION
-    return meta
+def file_meta(dataset: DataSet, transfer_syntax: str) -> DataSet:
+    """New file meta information, but for its length: nothing of the old one but the transfer syntax."""
+    values = (
+        (0x00020001, "OB", b"\0\1"),
+        (0x00020002, "UI", raw_value(dataset, 0x00080016).strip(b" \0")),
+        (0x00020003, "UI", raw_value(dataset, 0x00080018).strip(b" \0")),
+        (0x00020010, "UI", transfer_syntax.encode("ascii")),
+        (0x00020012, "UI", IMPLEMENTATION_CLASS_UID),
+        (0x00020013, "SH", IMPLEMENTATION_VERSION),
+    )
+    return DataSet((tag, raw(tag, vr, value, META)) for tag, vr, value in values)
 
 
-def write(dataset: Dataset, stream: BinaryIO) -> None:
-    """The file of a data set from `deidentify`: an empty preamble, its file meta, and the data set in its own transfer syntax."""
-    encoding = Encoding.of(str(dataset.file_meta.TransferSyntaxUID))
-    head = DicomBytesIO()
-    with quiet():
-        write_file_meta_info(head, dataset.file_meta)
-    stream.write(bytes(128) + b"DICM" + head.getvalue())
-    chunks = encoded(dataset, encoding)
-    stream.writelines(_deflated(chunks) if encoding.deflated else chunks)
+def write(output: Output, stream: BinaryIO) -> None:
+    """The file of an output of `deidentify`."""
+    stream.writelines(pieces(output))
 
 
-def encoded(dataset: Dataset, encoding: Encoding) -> Iterator[bytes]:
-    """The bytes of a data set or item, in pieces; big values are not copied."""
-    for tag in sorted(dataset.keys()):
-        element = element_at(dataset, tag)
-        if isinstance(element, RawDataElement):
-            yield from _raw_element(element, encoding)
-        elif element.VR == "SQ":
-            yield from _sequence(element, encoding)
+def pieces(output: Output) -> Iterator[bytes]:
+    """The same in pieces: an empty preamble, the file meta, and the data set; none is big, however big the pixels are."""
+    meta = b"".join(_pieces(_encoded(output.meta, META)))
+    length = raw(0x00020000, "UL", struct.pack("<I", len(meta)), META)
+    head = [bytes(128) + b"DICM", *_encoded(DataSet({length.tag: length}), META), meta]
+    dataset = _encoded(output.dataset, output.encoding)
+    if output.encoding.deflated:
+        yield from (*_pieces(head), *_deflated(_pieces(dataset)))
+    else:
+        yield from _pieces([*head, *dataset])
+
+
+def _pieces(values: Iterable[Value]) -> Iterator[bytes]:
+    """Small values joined, big ones in chunks."""
+    small: list[bytes] = []
+    for value in values:
+        if isinstance(value, bytes):
+            small.append(value)
         else:
-            yield _decoded_element(element, encoding)
+            yield b"".join(small)
+            small.clear()
+            yield from value.chunks()
+    yield b"".join(small)
 
 
-def _raw_element(element: RawDataElement, encoding: Encoding) -> Iterator[bytes]:
-    value = element.value or b""
-    yield _header(element.tag, element.VR or "", element.length, encoding)
-    yield value
-    if element.length == _UNDEFINED:
-        yield _item_header(0xE0DD, 0, encoding)
+def _encoded(dataset: DataSet, encoding: Encoding) -> list[Value]:
+    """A data set or item, in order of tags."""
+    made: list[Value] = []
+    for tag in sorted(dataset):
+        _, vr, value, items, undefined = dataset[tag]
+        if items is not None:
+            content = [_item(item, encoding) for item in items]
+            made.append(_header(tag, "SQ", sum(_length(item) for item in content), encoding))
+            made.extend(value for item in content for value in item)
+        else:
+            made.append(_header(tag, vr or "", _UNDEFINED if undefined else len(value), encoding))
+            made.append(value)
+            if undefined:
+                made.append(_item_header(0xE0DD, 0, encoding))
+    return made
 
 
-def _sequence(element: DataElement, encoding: Encoding) -> Iterator[bytes]:
-    items = [b"".join(encoded(item, encoding)) for item in element.value]
-    yield _header(element.tag, "SQ", sum(8 + len(item) for item in items), encoding)
-    for item in items:
-        yield _item_header(0xE000, len(item), encoding)
-        yield item
+def _item(item: DataSet, encoding: Encoding) -> list[Value]:
+    content = _encoded(item, encoding)
+    return [_item_header(0xE000, _length(content), encoding), *content]
 
 
-def _decoded_element(element: DataElement, encoding: Encoding) -> bytes:
-    """An element that somebody looked at through pydicom after de-identification."""
-    buffer = DicomBytesIO()
-    buffer.is_implicit_VR, buffer.is_little_endian = encoding.implicit, encoding.little
-    write_data_element(buffer, element, default_encoding)
-    return buffer.getvalue()
+def _length(values: Iterable[Value]) -> int:
+    return sum(map(len, values))
 
 
 def _header(tag: int, vr: str, length: int, encoding: Encoding) -> bytes:

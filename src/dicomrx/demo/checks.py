@@ -6,8 +6,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from io import BytesIO
 from typing import Final
 
-from pydicom.dataset import Dataset
-
 from dicomrx import deid
 from dicomrx.demo.evidence import Entry, Evidence
 from dicomrx.demo.samples import CONFLICT, ORDINARY_WORDS, REFUSED, UPLOADED, Sample
@@ -173,13 +171,13 @@ def values(sample: Sample) -> frozenset[str]:
     return found - ORDINARY_WORDS.get(sample.name, frozenset())
 
 
-def _is_proven(sought: deid.Needles, original: bytes, told: Dataset) -> bool:
+def _is_proven(sought: deid.Needles, original: bytes, told: deid.DataSet) -> bool:
     """Whether each of the searches finds something where something is."""
     planted = any(deid.survivors(sought, f"{value}/1.dcm") for value in sought.values)
     return planted and bool(deid.survivors(sought, told, everywhere=True)) and sought.found_in(_outside_pixels(original, told))
 
 
-def _places(sought: deid.Needles, name: str, data: bytes, dataset: Dataset) -> list[str]:
+def _places(sought: deid.Needles, name: str, data: bytes, dataset: deid.DataSet) -> list[str]:
     """Where a value stands: in the names, in an element of any VR at any depth, or anywhere in the file but its pixels."""
     places = [*deid.survivors(sought, name), *deid.survivors(sought, dataset, everywhere=True)]
     if sought.found_in(_outside_pixels(data, dataset)):
@@ -187,7 +185,7 @@ def _places(sought: deid.Needles, name: str, data: bytes, dataset: Dataset) -> l
     return places
 
 
-def _outside_pixels(data: bytes, dataset: Dataset) -> str:
+def _outside_pixels(data: bytes, dataset: deid.DataSet) -> str:
     """The file without its pixels, preamble and trailing bytes included."""
     for value in _pixels(dataset):
         before, found, after = data.rpartition(value)  # pixels come last, or nearly so
@@ -195,9 +193,9 @@ def _outside_pixels(data: bytes, dataset: Dataset) -> str:
     return data.decode("latin-1")
 
 
-def _pixels(dataset: Dataset) -> list[bytes]:
-    elements = [dataset.get_item(tag) for tag in _PIXEL_DATA if tag in dataset]
-    return [element.value for element in elements if isinstance(element.value, bytes) and element.value]
+def _pixels(dataset: deid.DataSet) -> list[bytes]:
+    values = [bytes(dataset[tag].value) for tag in _PIXEL_DATA if tag in dataset]
+    return [value for value in values if value]
 
 
 def _called(entry: Entry) -> str:

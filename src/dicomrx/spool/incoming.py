@@ -6,7 +6,7 @@ import logging
 import os
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final
@@ -76,11 +76,13 @@ def claimed(path: Path) -> Iterator[BinaryIO | None]:
         yield file
 
 
-def finish(spool: Spool, arrival: Arrival, fate: Fate) -> None:
-    """Note what became of an arrival and remove it from `incoming/`: the last step, when all else is durable."""
-    spool.ledger.note(arrival, fate)
-    durable.remove(spool.incoming / arrival.name)
-    spool.clear_strikes(arrival.name)
+def finish(spool: Spool, fates: Mapping[Arrival, Fate]) -> None:
+    """Note what became of arrivals and remove them from `incoming/`: the last step, when all else is durable."""
+    for arrival, fate in fates.items():
+        spool.ledger.note(arrival, fate)
+    durable.remove_all(spool.incoming / arrival.name for arrival in fates)
+    for arrival in fates:
+        spool.clear_strikes(arrival.name)
 
 
 def new_arrival(spool: Spool, number: int, begin: int | None = None) -> Arrival:

@@ -188,10 +188,11 @@ class Spool:
         return max(ends + starts + begins + arrived, default=0)
 
     @contextlib.contextmanager
-    def study_lock(self, study: str) -> Iterator[None]:
-        """Hold one of 256 locks: to look up, file, mark or freeze, never during a zip or an upload."""
-        first_byte = sha256(study.encode()).hexdigest()[:2]
-        with durable.locked(self.run_dir / "locks" / first_byte):
+    def study_lock(self, *studies: str) -> Iterator[None]:
+        """Hold the locks of some studies, of 256: to look up, file, mark or freeze, never during a zip or an upload."""
+        with contextlib.ExitStack() as held:
+            for first_byte in sorted({sha256(study.encode()).hexdigest()[:2] for study in studies}):  # ascending: nobody waits in a circle
+                held.enter_context(durable.locked(self.run_dir / "locks" / first_byte))
             yield
 
     def stage_lock(self, stage: str) -> Path:
@@ -217,11 +218,11 @@ class Spool:
         text = json.dumps({"version": 1, **document}, indent=1, sort_keys=True, ensure_ascii=True)
         durable.publish(text.encode() + b"\n", target, self.scratch)
 
-    def in_hand(self, path: Path | None) -> None:
-        """Note what this thread works on, so that the death of its process is a strike against that input."""
+    def in_hand(self, *paths: Path) -> None:
+        """Note what this thread works on, so that the death of its process is a strike against each of these inputs."""
         thread = threading.current_thread()
         name = _IN_HAND if thread is threading.main_thread() else f"{_IN_HAND}-{thread.native_id}"
-        (self.scratch.path / name).write_bytes(os.fsencode(path) if path else b"")
+        (self.scratch.path / name).write_bytes(b"\0".join(map(os.fsencode, paths)))
 
     def strike(self, name: str) -> int:
         """One more failure of an input, durably; returns how many there are now."""
@@ -247,9 +248,9 @@ class Spool:
         """Remove what dead processes left unfinished; what one had in hand gets a strike."""
         for path in durable.dead_run_directories(self.run_dir / "tmp"):
             for hand in path.glob(f"{_IN_HAND}*"):
-                held = Path(os.fsdecode(hand.read_bytes()))
-                if held.name and os.path.lexists(held):
-                    self.strike(held.name)
+                for held in map(Path, map(os.fsdecode, hand.read_bytes().split(b"\0"))):
+                    if held.name and os.path.lexists(held):
+                        self.strike(held.name)
             durable.remove_tree(path)
         if self.zips.is_dir():
             durable.sweep(self.zips / ".tmp")

@@ -28,7 +28,7 @@ def is_pseudonymous_uid(name: str) -> bool:
     return _UID.fullmatch(name) is not None
 
 
-@dataclass(frozen=True, order=True)
+@dataclass(frozen=True, order=True, slots=True)
 class Arrival:
     """One instance in `incoming/`: when its reception began and ended (spool time, ns), and its id.
 

@@ -8,8 +8,9 @@ import contextlib
 import os
 import stat
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from hashlib import file_digest
 from pathlib import Path
 from typing import Any, Final, Self
@@ -45,11 +46,18 @@ class Study:
     @contextlib.contextmanager
     def locked(cls, spool: Spool, uid: str) -> Iterator[Self]:
         """Take the study's lock; `uid` is pseudonymous and the only source of its folder's name."""
-        if not is_pseudonymous_uid(uid):
+        with cls.all_locked(spool, [uid]) as studies:
+            yield studies[uid]
+
+    @classmethod
+    @contextlib.contextmanager
+    def all_locked(cls, spool: Spool, uids: Collection[str]) -> Iterator[dict[str, Self]]:
+        """Take the locks of several studies."""
+        if not all(map(is_pseudonymous_uid, uids)):
             msg = "a study's name must be a pseudonymous UID"
             raise ValueError(msg)
-        with spool.study_lock(uid):
-            yield cls(spool, uid)
+        with spool.study_lock(*uids):
+            yield {uid: cls(spool, uid) for uid in uids}
 
     def filed(self, series: str, instance: str) -> set[str]:
         """SHA-256 of every output already filed for this instance, wherever the study's generations lie now.
@@ -58,7 +66,7 @@ class Study:
         is relied on: who made it may have died before that.
         """
         found = set()
-        for folder in (self.folder, *self.generations()):
+        for folder in (self.folder, *self._generations):
             with contextlib.suppress(FileNotFoundError, NotADirectoryError), (folder / series / f"{instance}.dcm").open("rb") as file:
                 durable.sync(file.fileno())
                 durable.sync_names(folder / series, folder, folder.parent)
@@ -67,6 +75,11 @@ class Study:
                 durable.sync_names(folder, folder.parent)
                 found |= {row["sha256"] for row in _manifest_rows(folder) if (row["series"], row["instance"]) == (series, instance)}
         return found
+
+    @cached_property
+    def _generations(self) -> list[Path]:
+        """The same while the lock is held."""
+        return self.generations()
 
     def generations(self) -> list[Path]:
         """The study's frozen folders, in outbox, sent and failed, oldest first.
@@ -83,17 +96,17 @@ class Study:
             found += there
         return found
 
-    def file(self, part: Path, series: str, instance: str, end: int) -> Path:
-        """Give a finished, fsynced output its final name; a marker goes first. Raises FileExistsError.
+    def file(self, parts: Mapping[tuple[str, str], Path], end: int) -> None:
+        """Give finished, fsynced outputs, by series and instance, their final names; a marker goes first. Raises FileExistsError.
 
-        `end` is its arrival's end stamp, noted before it is there: after a crash between the two the study must not look quiet.
+        `end` is the newest end stamp of their arrivals, noted before they are there: after a crash between the two the study must not
+        look quiet.
         """
-        target = self.folder / series / f"{instance}.dcm"
-        durable.make_directory(target.parent)
+        for series in {series for series, _ in parts}:
+            durable.make_directory(self.folder / series)
         self.arrived(end)
-        durable.link(part, target)
+        durable.link_all((part, self.folder / series / f"{instance}.dcm") for (series, instance), part in parts.items())
         durable.sync_names(self.folder, self.folder.parent)  # whoever made them may have died before they were durable
-        return target
 
     def unmark(self) -> None:
         """Remove the marker: the folder is, or is about to be, no longer what it says."""

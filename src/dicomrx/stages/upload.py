@@ -169,7 +169,7 @@ class Upload:
         record = outgoing.taken_up()
         key = sha256(outgoing.manifest_bytes()).hexdigest()
         journal = _Journal(outgoing, key, record.attempts)
-        self._spool.in_hand(None)  # a death from here on says nothing against the study
+        self._spool.in_hand()  # a death from here on says nothing against the study
         try:
             with outgoing.reading_zip() as file:
                 answer = client.upload(

@@ -4,7 +4,7 @@ from dicomrx.vault.binding import open_bound
 from dicomrx.vault.identities import Assignment, Patient
 from dicomrx.vault.pseudonyms import Format
 from dicomrx.vault.state import State
-from dicomrx.vault.store import Original, Record, Vault
+from dicomrx.vault.store import Original, Position, Record, Vault
 from dicomrx.vault.who import Placeholders, Who, id_key, identify
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "Original",
     "Patient",
     "Placeholders",
+    "Position",
     "Record",
     "State",
     "Vault",
