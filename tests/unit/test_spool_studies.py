@@ -368,12 +368,12 @@ def test_a_document_is_written_once(spool: Spool) -> None:
 def test_a_zip_gets_its_name_when_it_is_finished(spool: Spool) -> None:
     with Outgoing.claimed(spool, frozen(spool)) as outgoing:
         assert outgoing is not None
-        with pytest.raises(ZeroDivisionError), outgoing.making_zip() as part:
-            part.write_bytes(b"half")
+        with pytest.raises(ZeroDivisionError), outgoing.making_zip() as file:
+            file.write(b"half")
             raise ZeroDivisionError
         assert not outgoing.zip.exists()
-        with outgoing.making_zip() as part:
-            part.write_bytes(b"whole")
+        with outgoing.making_zip() as file:
+            file.write(b"whole")
         assert outgoing.zip.read_bytes() == b"whole"
         assert names(spool.zip_scratch.path) == []
 
