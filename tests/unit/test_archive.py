@@ -2,9 +2,11 @@ import io
 import os
 import random
 import shutil
+import struct
 import subprocess
 import sys
 import zipfile
+import zlib
 from hashlib import sha256
 from pathlib import Path
 
@@ -186,7 +188,11 @@ def test_others_read_it_with_zip64_and_without(zip64_from: int, most: int, tmp_p
 
 def test_an_entry_that_may_need_zip64_says_so_before_it_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(archive, "_ZIP64_FROM", 1)
-    assert zipped(NATIVE).getvalue()[18:26] == b"\xff" * 8  # sizes are in the extra field
+    made = zipped(NATIVE).getvalue()
+    assert made[18:26] == b"\xff" * 8  # sizes are in the extra field
+    behind = struct.unpack_from("<4sL2Q", made, made.index(b"PK\x01\x02") - 24)
+    assert behind[:2] == (b"PK\x07\x08", zlib.crc32(NATIVE))
+    assert behind[3] == len(NATIVE)
 
 
 def test_more_entries_than_a_plain_zip_can_count_are_all_there() -> None:
