@@ -1,7 +1,8 @@
 """What it costs to start and to wait: CPU seconds of commands, and percent of a core of each stage that has nothing to do.
 
 `--help` is compared with a bare Typer program of as many commands, the two taking turns. The idle stages look at a spool with so many
-de-identified instances, a hundred a study, which are never complete. Prints a table and, last, one line of JSON.
+de-identified instances, a hundred a study, which are never complete; `status`, which draws only what a terminal has lines for, draws all
+of these studies here. Prints a table and, last, one line of JSON.
 """
 
 import argparse
@@ -106,7 +107,8 @@ def main():
             }
             told = starts(commands, chosen.repeats)
             fill(spool, chosen.instances)
-        told |= starts({"status, filled": commands["status"]}, chosen.repeats)
+        filled = {"status, filled": commands["status"], "--json, filled": [*commands["status"], "--json"]}
+        told |= starts(filled, chosen.repeats)
         waiting = idle(where, chosen.idle_s)
     for name, (cpu, seconds) in told.items():
         print(f"{name:16} {cpu:8.3f} s CPU {seconds:8.3f} s")

@@ -15,7 +15,7 @@ from dicomrx.spool.ledger import Fate
 from dicomrx.spool.names import Frozen
 from dicomrx.spool.outbox import Outgoing, frozen_studies
 from dicomrx.spool.sending import Record, Step
-from dicomrx.spool.studies import Entry, Study, is_marked, open_studies
+from dicomrx.spool.studies import Entry, Study, count, is_marked, open_studies
 from tests.spool_rig import (
     INSTANCE,
     OTHER_STUDY,
@@ -491,3 +491,12 @@ def test_entries_are_sorted_and_leave_documents_out(spool: Spool) -> None:
     filed(spool, instance=INSTANCE)
     (spool.studies / STUDY / RECEIPT).write_text("{}")
     assert Study(spool, STUDY).entries() == [Entry(SERIES, INSTANCE, 6), Entry(SERIES, SECOND, 6)]
+
+
+def test_a_count_is_that_of_the_entries_strays_among_them(spool: Spool) -> None:
+    filed(spool)
+    folder = spool.studies / STUDY
+    for name in (RECEIPT, "stray.txt", ".hidden", f"{SERIES}/stray.txt", f"{SERIES}/.hidden"):
+        (folder / name).touch()
+    (folder / "folder").mkdir()
+    assert count(folder) == len(Study(spool, STUDY).entries()) == 4
