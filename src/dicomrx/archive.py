@@ -181,8 +181,8 @@ class Writer:
 def digest(path: Path) -> tuple[int, str]:
     """Size in bytes, and SHA-256 in hex, of a finished zip."""
     with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-        return file.tell(), digest
+        hashed = hashlib.file_digest(file, "sha256")
+        return file.tell(), hashed.hexdigest()
 
 
 def is_compressed(head: bytes) -> bool:
