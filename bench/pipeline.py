@@ -28,6 +28,7 @@ _QUIET_S = 1
 _ASSOCIATIONS = 4
 _PATIENCE_S = 600
 _LOOK_S = 0.02
+_SETTLED_S = 0.02
 _PER_STUDY = 100
 _SLOW_SHARE = 10  # the naive one gets one image of so many
 _GATES = {MEMORY: 12, DISK: 7}
@@ -95,10 +96,19 @@ def wait_for_zips(peer, folder, images):
         time.sleep(_LOOK_S)
 
 
+def settle(pid):
+    """Until every process has started: the tree takes no more CPU."""
+    before = -1.0
+    while (now := cpu_s(pid)) - before > _SETTLED_S:
+        before = now
+        time.sleep(0.5)
+
+
 def run(peer, place, sources, folder):
     """One run from start to stop, in a folder of its own."""
     scenario = Scenario(IDEAL, LOADS["ct"], _ASSOCIATIONS, place)
     with own_folder(folder) as root, running(peer, root / "spool", place) as (port, pid):
+        settle(pid)
         memory = Memory(pid)
         memory.start()
         began = []
