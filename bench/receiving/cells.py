@@ -57,7 +57,7 @@ def run(peer: Peer, scenario: Scenario, sources: Sequence[Path], folder: Path) -
     """One run from start to stop, in a folder of its own below `folder`; raises Failed."""
     images = list(sources[: scenario.images(peer)])
     measure = _bare if peer.name == BARE else _received
-    with _failing(), _own_folder(folder) as root:
+    with _failing(), own_folder(folder) as root:
         seconds, cpu_s, peak = measure(peer, scenario, images, root / "spool")
         identical = _arrived(peer, root / "spool", images)
     megabytes = sum(path.stat().st_size for path in images) / 1e6
@@ -74,7 +74,7 @@ def _failing():
 
 
 @contextlib.contextmanager
-def _own_folder(folder):
+def own_folder(folder):
     """Gone afterwards, or with `folder`: a killed receiver's children may still write for a moment."""
     with tempfile.TemporaryDirectory(dir=folder, ignore_cleanup_errors=True) as root:
         yield Path(root)
@@ -85,7 +85,7 @@ def _received(peer, scenario, images, folder):
         memory = tree.Memory(pid)
         memory.start()
         before = [0.0]
-        send = _ideal if scenario.sender == IDEAL else _stock
+        send = send_ideal if scenario.sender == IDEAL else _stock
         seconds = send(scenario, port, images, lambda: before.__setitem__(0, tree.cpu_s(pid)))
         time.sleep(_SETTLE_S)
         cpu_s = tree.cpu_s(pid) - before[0]
@@ -99,7 +99,8 @@ def _bare(_peer, scenario, images, folder):
     return _duration(results), sum(result["cpu_s"] for result in results), None
 
 
-def _ideal(scenario, port, images, start):
+def send_ideal(scenario, port, images, start):
+    """Send them all as fast as can be; the seconds from the first byte to the last answer. Raises Failed."""
     results = _together([sys.executable, str(_HERE / "sender.py"), str(port)], scenario, images, start)
     if sum(result["images"] for result in results) != len(images):
         raise Failed("the receiver refused images")
@@ -178,7 +179,7 @@ def _same(one, one_offset, other, other_offset):
 
 def idle(peer: Peer, folder: Path) -> float:
     """Percent of one core that the receiver takes while so many associations are open and silent; raises Failed."""
-    with _failing(), _own_folder(folder) as root, contextlib.ExitStack() as stack:
+    with _failing(), own_folder(folder) as root, contextlib.ExitStack() as stack:
         port, pid = stack.enter_context(running(peer, root / "spool", MEMORY))
         command = [sys.executable, str(_HERE / "sender.py"), str(port)]
         for process in [_process(stack, command) for _ in range(IDLE_ASSOCIATIONS)]:

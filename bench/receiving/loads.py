@@ -12,7 +12,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import UID, ExplicitVRLittleEndian
 
 _ROOT: Final = "1.2.826.0.1.3680043.9.9999"
-_INSTANCE: Final = f"{_ROOT}.3.100000000"  # replaced, at the same length, in each image
+INSTANCE: Final = f"{_ROOT}.3.100000000"  # replaced, at the same length, in each image
 _PIXELS: Final = 8  # different ones, used in turn
 _SAMPLES: Final[Mapping[str, str | float]] = {
     "AS": "063Y",
@@ -77,23 +77,24 @@ LOADS: Final = {
 def build(load: Load, folder: Path) -> list[Path]:
     """Write the images of a load, each with a SOP Instance UID of its own."""
     folder.mkdir()
-    header, length = _header(load)
+    start, length = header(load)
     noise = random.Random(load.name)
     pixels = [noise.randbytes(load.side * load.side * 2) * load.frames for _ in range(min(_PIXELS, load.count))]
     paths = [folder / f"{number:05}.dcm" for number in range(load.count)]
     for number, path in enumerate(paths):
         uid = f"{_ROOT}.3.{100_000_000 + number}"
-        path.write_bytes(header.replace(_INSTANCE.encode(), uid.encode()) + pixels[number % _PIXELS][:length])
+        path.write_bytes(start.replace(INSTANCE.encode(), uid.encode()) + pixels[number % _PIXELS][:length])
     return paths
 
 
-def _header(load: Load) -> tuple[bytes, int]:
-    """All of a file up to its pixels, and how many bytes of those follow."""
+def header(load: Load, study: int = 7) -> tuple[bytes, int]:
+    """All of a file up to its pixels, and how many bytes of those follow; `INSTANCE` is to be replaced in it."""
     made = Dataset()
     for keyword in _KEYWORDS.split():
         setattr(made, keyword, _SAMPLES[dictionary_VR(tag_for_keyword(keyword))])
+    made.StudyInstanceUID = f"{_ROOT}.1.{study}"
     made.SpecificCharacterSet = "ISO_IR 100"
-    made.SOPClassUID, made.SOPInstanceUID, made.Modality = load.sop_class, _INSTANCE, load.modality
+    made.SOPClassUID, made.SOPInstanceUID, made.Modality = load.sop_class, INSTANCE, load.modality
     made.ReferencedImageSequence = [_reference(load, number) for number in range(3)]
     made.SourceImageSequence = [_reference(load, 4)]
     for group in (0x0019, 0x0021, 0x0029):
@@ -102,7 +103,7 @@ def _header(load: Load) -> tuple[bytes, int]:
         block.add_new(0x11, "OB", bytes(700))
     _describe_pixels(made, load)
     made.file_meta = FileMetaDataset()
-    made.file_meta.MediaStorageSOPClassUID, made.file_meta.MediaStorageSOPInstanceUID = load.sop_class, _INSTANCE
+    made.file_meta.MediaStorageSOPClassUID, made.file_meta.MediaStorageSOPInstanceUID = load.sop_class, INSTANCE
     made.file_meta.TransferSyntaxUID, made.file_meta.ImplementationClassUID = ExplicitVRLittleEndian, UID(_ROOT)
     buffer = io.BytesIO()
     made.save_as(buffer, enforce_file_format=True)

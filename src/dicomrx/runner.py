@@ -24,6 +24,8 @@ from dicomrx.spool.layout import Spool
 STRIKES: Final = 3
 RESCAN_S: Final = 5.0
 _AFTER_FAILURE_S: Final = 1.0
+_IDLE_REST: Final = 150  # times the CPU time of a look that found nothing: two thirds of a percent of a core
+_IDLE_REST_MAX_S: Final = 30.0
 _UNAVAILABLE_MAX_S: Final = 30.0
 
 T = TypeVar("T")
@@ -173,15 +175,24 @@ class Runner:
             self._wake.clear()
             if self._stop.is_set():
                 break
+            began = time.thread_time()
             tally = self._tolerant_pass()
-            pause = self._stage.ready_in()
-            wait = self._rescan_s if pause is None else min(pause, self._rescan_s)
+            wait = self._wait_s(tally, time.thread_time() - began)
             refusals = refusals + 1 if tally.unavailable else 0
             if refusals:  # with a whole study, perhaps: not every second
                 self._stop.wait(min(_UNAVAILABLE_MAX_S, _AFTER_FAILURE_S * 2**refusals))
             elif tally.deferred:
                 self._stop.wait(min(wait, _AFTER_FAILURE_S))
             self._wake.wait(wait)
+
+    def _wait_s(self, tally: Tally, spent_s: float) -> float:
+        """How long to wait for an event; longer than usual after a look that found nothing and took long, in a large spool."""
+        pause = self._stage.ready_in()
+        if pause is not None:
+            return min(pause, self._rescan_s)
+        if tally.done or tally.deferred or tally.rejected:
+            return self._rescan_s
+        return max(self._rescan_s, min(_IDLE_REST * spent_s * self._threads, _IDLE_REST_MAX_S))
 
     def _in_all_threads(self, work: Callable[[], T]) -> list[T]:
         """What `work` returns in each thread; an error in one stops all."""

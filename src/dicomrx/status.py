@@ -16,7 +16,7 @@ from dicomrx.spool.ledger import Fate
 from dicomrx.spool.names import Frozen
 from dicomrx.spool.progress import progress, stopped
 from dicomrx.spool.sending import Record, Step
-from dicomrx.spool.studies import Study, entries, open_studies
+from dicomrx.spool.studies import Study, count, newest_arrival, open_studies
 from dicomrx.spool.watermark import horizon, in_reception
 
 RECENT: Final = 50
@@ -121,12 +121,12 @@ def _open(spool: Spool, now: int) -> Iterator[StudyState]:
     for uid in open_studies(spool):
         folder = spool.studies / uid
         try:
-            arrived = Study(spool, uid).newest_arrival() or now
-            count = len(entries(folder))
+            arrived = newest_arrival(spool, uid) or now
+            instances = count(folder)
         except FileNotFoundError:  # frozen, or made, this instant
             continue
         state = "complete" if (folder / MARKER).exists() else "open"
-        yield StudyState(uid, None, state, count, max(0.0, (now - arrived) / _NS), "")
+        yield StudyState(uid, None, state, instances, max(0.0, (now - arrived) / _NS), "")
 
 
 def generations(spool: Spool, uid: str) -> list[StudyState]:
@@ -144,13 +144,13 @@ def _pending(spool: Spool, found: list[Row]) -> Iterator[StudyState]:
     for age_s, path, frozen in found:
         try:
             record = Record.read(path)
-            count = len(entries(path))
+            instances = count(path)
         except FileNotFoundError:
             continue
         seen = progress(spool, frozen.name)
         held = record.last.get("step") == Step.HELD
         state = "sending" if seen else "held" if held else "pending"
-        yield StudyState(frozen.study, frozen.generation, state, count, age_s, _note(record, frozen, state), *(seen or ()))
+        yield StudyState(frozen.study, frozen.generation, state, instances, age_s, _note(record, frozen, state), *(seen or ()))
 
 
 def _note(record: Record, frozen: Frozen, state: str) -> str:
@@ -165,11 +165,11 @@ def _note(record: Record, frozen: Frozen, state: str) -> str:
 def _failed(found: list[Row]) -> Iterator[StudyState]:
     for age_s, path, frozen in found:
         try:
-            count = len(entries(path))
+            instances = count(path)
         except FileNotFoundError:
             continue
         reason = read_json(path / REASON) or {}
-        yield StudyState(frozen.study, frozen.generation, "failed", count, age_s, reason.get("reason") or "")
+        yield StudyState(frozen.study, frozen.generation, "failed", instances, age_s, reason.get("reason") or "")
 
 
 def sent(spool: Spool) -> Iterator[dict[str, Any]]:

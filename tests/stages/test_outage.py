@@ -62,7 +62,7 @@ def spool(tmp_path: Path) -> Iterator[Spool]:
 def live_through(spool: Spool, client: ApiClient, then: Callable[[], None], monkeypatch: pytest.MonkeyPatch) -> FakeTime:
     """A daemon until everything is sent; `then` is what happens after an hour."""
     clock = FakeTime(then)
-    faked = SimpleNamespace(monotonic=lambda: clock.now, sleep=clock.sleep)
+    faked = SimpleNamespace(monotonic=lambda: clock.now, sleep=clock.sleep, thread_time=lambda: 0.0)
     for module in (running, tenacity, tenacity.nap):
         monkeypatch.setattr(module, "time", faked)
     daemon = Runner(Upload(spool, client, profile="basic"), spool, 1.0)

@@ -341,7 +341,7 @@ def test_a_full_disk_defers_and_the_next_pass_makes_good(
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(archive, "pack", full)
+        patch.setattr(archive.Writer, "pack", full)
         assert run(spool, client).deferred == 1
     assert names(spool.outbox) == [f"{STUDY}.1"]
     assert names(spool.zips) == [".tmp"]
@@ -492,7 +492,7 @@ def test_a_zip_changed_between_two_passes_of_one_process_is_not_sent(spool: Spoo
 
 
 def other_zips(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As another version of zlib would make them."""
+    """As another release of isal would make them."""
     monkeypatch.setattr(archive, "_LEVEL", 0)
 
 

@@ -267,6 +267,28 @@ def test_chosen_jobs_and_no_others_are_done_once(spool: Spool) -> None:
     assert names(spool.incoming) == ["a", "b"]
 
 
+def test_a_long_look_that_finds_nothing_is_followed_by_a_long_rest_which_an_event_ends(
+    spool: Spool, running: Callable[[Runner], object]
+) -> None:
+    stage = Eat(spool.incoming)
+    looks: list[float] = []
+
+    def scan() -> Iterator[Job]:
+        began = time.thread_time()
+        while time.thread_time() - began < 0.02:
+            pass
+        looks.append(began)
+        return Eat.scan(stage)
+
+    stage.scan = scan  # type: ignore[method-assign]
+    running(Runner(stage, spool, 0.001))
+    wait_until(lambda: looks)
+    time.sleep(1)  # without a rest it looks fifty times
+    assert len(looks) == 1
+    put(spool, "a")
+    wait_until(lambda: stage.done == ["a"], 2)
+
+
 # Threads
 
 

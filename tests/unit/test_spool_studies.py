@@ -15,7 +15,7 @@ from dicomrx.spool.ledger import Fate
 from dicomrx.spool.names import Frozen
 from dicomrx.spool.outbox import Outgoing, frozen_studies
 from dicomrx.spool.sending import Record, Step
-from dicomrx.spool.studies import Entry, Study, is_marked, open_studies
+from dicomrx.spool.studies import Entry, Study, count, is_marked, open_studies
 from tests.spool_rig import (
     INSTANCE,
     OTHER_STUDY,
@@ -367,12 +367,12 @@ def test_a_document_is_written_once(spool: Spool) -> None:
 def test_a_zip_gets_its_name_when_it_is_finished(spool: Spool) -> None:
     with Outgoing.claimed(spool, frozen(spool)) as outgoing:
         assert outgoing is not None
-        with pytest.raises(ZeroDivisionError), outgoing.making_zip() as part:
-            part.write_bytes(b"half")
+        with pytest.raises(ZeroDivisionError), outgoing.making_zip() as file:
+            file.write(b"half")
             raise ZeroDivisionError
         assert not outgoing.zip.exists()
-        with outgoing.making_zip() as part:
-            part.write_bytes(b"whole")
+        with outgoing.making_zip() as file:
+            file.write(b"whole")
         assert outgoing.zip.read_bytes() == b"whole"
         assert names(spool.zip_scratch.path) == []
 
@@ -490,3 +490,12 @@ def test_entries_are_sorted_and_leave_documents_out(spool: Spool) -> None:
     filed(spool, instance=INSTANCE)
     (spool.studies / STUDY / RECEIPT).write_text("{}")
     assert Study(spool, STUDY).entries() == [Entry(SERIES, INSTANCE, 6), Entry(SERIES, SECOND, 6)]
+
+
+def test_a_count_is_that_of_the_entries_strays_among_them(spool: Spool) -> None:
+    filed(spool)
+    folder = spool.studies / STUDY
+    for name in (RECEIPT, "stray.txt", ".hidden", f"{SERIES}/stray.txt", f"{SERIES}/.hidden"):
+        (folder / name).touch()
+    (folder / "folder").mkdir()
+    assert count(folder) == len(Study(spool, STUDY).entries()) == 4

@@ -5,9 +5,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from dicomrx.cli.options import with_settings
 from dicomrx.errors import CannotCreateError, NoInputError, UsageError
@@ -80,6 +77,8 @@ def status(
     as_json: AsJson = False,
 ) -> None:
     """Show the whole pipeline, read from the spool alone."""
+    from rich.console import Console
+
     from dicomrx import status as reading
     from dicomrx import tui
     from dicomrx.spool.layout import Spool
@@ -126,6 +125,10 @@ def config(resolution: Resolution, *, as_json: AsJson = False) -> None:
     if as_json:
         typer.echo(json.dumps({"version": 1, "settings": [row._asdict() for row in found]}, indent=1))
         return
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
     table = Table(box=None, pad_edge=False, header_style="bold dim")
     for heading in ("setting", "value", "from", "overrode"):
         table.add_column(heading, overflow="fold")

@@ -17,7 +17,7 @@ from dicomrx.spool.layout import Spool
 from dicomrx.spool.ledger import Fate
 from dicomrx.spool.names import Arrival, visible
 from dicomrx.spool.quarantine import put_aside
-from dicomrx.spool.studies import Study, is_marked, open_studies
+from dicomrx.spool.studies import is_marked, newest_arrival, open_studies
 
 QUIET_S: Final = 5.0
 PATIENCE_S: Final = 3600.0
@@ -186,7 +186,7 @@ class Adoption:
         """
         oldest = [self._spool.now(), *(arrival.begin for arrival in look(self._spool).arrivals[:1])]
         open_now = [uid for uid in open_studies(self._spool) if not is_marked(self._spool, uid)]
-        newest = [Study(self._spool, uid).newest_arrival() for uid in open_now]
+        newest = [newest_arrival(self._spool, uid) for uid in open_now]
         return min([*oldest, *(arrived for arrived in newest if arrived is not None)])
 
     def _kernel_now(self) -> float:

@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from dicomrx.spool import durable
 from dicomrx.spool.layout import ARRIVED, MANIFEST, RECEIPT, Spool, read_json
@@ -90,16 +90,14 @@ class Outgoing:
             yield file
 
     @contextlib.contextmanager
-    def making_zip(self) -> Iterator[Path]:
-        """A path to write the zip to; it gets its final name when the block ends without an error."""
+    def making_zip(self) -> Iterator[BinaryIO]:
+        """A file to write the zip to; it becomes durable and gets its final name when the block ends without an error."""
         part = self._spool.zip_scratch.new_path()
         try:
-            yield part
-            fd = os.open(part, os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                durable.sync(fd)
-            finally:
-                os.close(fd)
+            with part.open("xb") as file:
+                yield file
+                file.flush()
+                durable.sync(file.fileno())
             durable.link(part, self.zip)
         finally:
             part.unlink(missing_ok=True)

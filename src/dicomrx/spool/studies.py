@@ -134,11 +134,7 @@ class Study:
 
     def newest_arrival(self) -> int | None:
         """The end stamp of the study's newest arrival (spool time, ns), None where none is noted."""
-        try:
-            status = (self.folder / ARRIVED).stat()
-        except FileNotFoundError:
-            return None
-        return status.st_mtime_ns
+        return newest_arrival(self._spool, self.uid)
 
     def entries(self) -> list[Entry]:
         """What the folder holds, sorted."""
@@ -195,21 +191,39 @@ def open_studies(spool: Spool) -> list[str]:
 
 def is_marked(spool: Spool, uid: str) -> bool:
     """True where the study is complete and waits to be frozen."""
-    return (spool.studies / uid / MARKER).exists()
+    return os.path.exists(f"{spool.studies}/{uid}/{MARKER}")
+
+
+def newest_arrival(spool: Spool, uid: str) -> int | None:
+    """As `Study.newest_arrival`, without its lock: every study is asked every second."""
+    try:
+        return os.stat(f"{spool.studies}/{uid}/{ARRIVED}").st_mtime_ns
+    except FileNotFoundError:
+        return None
 
 
 def entries(folder: Path) -> list[Entry]:
     """Every instance in a study's folder, sorted; anything else visible shows as an entry of size -1, which no marker holds."""
     found = []
-    for series in folder.iterdir():
-        if not visible(series.name) or series.name in _DOCUMENTS:
+    for name, is_series in _shown(folder):
+        if not is_series:
+            found.append(Entry(name, "", -1))
             continue
-        if not is_pseudonymous_uid(series.name) or not series.is_dir():
-            found.append(Entry(series.name, "", -1))
-            continue
-        with os.scandir(series) as items:  # one that is taken away meanwhile ends it
-            found += [_entry(series.name, item) for item in items if visible(item.name)]
+        with os.scandir(folder / name) as items:  # one that is taken away meanwhile ends it
+            found += [_entry(name, item) for item in items if visible(item.name)]
     return sorted(found, key=lambda entry: (entry.series, entry.instance, entry.size))
+
+
+def count(folder: Path) -> int:
+    """How many entries there are, without a look at each of them."""
+    return sum(sum(map(visible, os.listdir(folder / name))) if is_series else 1 for name, is_series in _shown(folder))
+
+
+def _shown(folder: Path) -> list[tuple[str, bool]]:
+    """What readers see in a study's folder beside its documents, and whether it is a series."""
+    with os.scandir(folder) as items:
+        shown = [item for item in items if visible(item.name) and item.name not in _DOCUMENTS]
+        return [(item.name, is_pseudonymous_uid(item.name) and item.is_dir()) for item in shown]
 
 
 def _entry(series: str, item: "os.DirEntry[str]") -> Entry:

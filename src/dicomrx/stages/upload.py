@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from hashlib import sha256
+from io import BytesIO
 from pathlib import Path
 from typing import Any, Final
 
@@ -125,15 +126,15 @@ class Upload:
         """Make manifest and zip, and seal it, where that was not done: a repeat sends the bytes that were sealed, or none."""
         if self._has_sealed_zip(outgoing, record.seal):
             return
-        with outgoing.making_zip() as part:
-            with part.open("x+b") as file:
-                packed = archive.pack(outgoing.folder, outgoing.frozen.study, outgoing.instances(), file)
-                rows = [{"series": row.series, "instance": row.instance, "size": row.size, "sha256": row.sha256} for row in packed]
-                outgoing.write(MANIFEST, self._manifest(outgoing, rows))
-                if self._manifest_in_zip:
-                    archive.add(file, f"{outgoing.frozen.study}/{MANIFEST}", outgoing.manifest_bytes())
+        with outgoing.making_zip() as file:
+            zipped = archive.Writer(file)
+            packed = zipped.pack(outgoing.folder, outgoing.frozen.study, outgoing.instances())
+            rows = [{"series": row.series, "instance": row.instance, "size": row.size, "sha256": row.sha256} for row in packed]
+            outgoing.write(MANIFEST, self._manifest(outgoing, rows))
+            if self._manifest_in_zip:
+                zipped.add(f"{outgoing.frozen.study}/{MANIFEST}", BytesIO(outgoing.manifest_bytes()))
             _refuse_changed(outgoing, rows)
-            _seal(outgoing, record, part)
+            _seal(outgoing, record, Seal(*zipped.finish()))
         log.info("%s: zipped, %d instances", outgoing.frozen.name, len(rows))
 
     def _has_sealed_zip(self, outgoing: Outgoing, seal: Seal | None) -> bool:
@@ -147,7 +148,7 @@ class Upload:
         status = outgoing.zip.stat()
         state = (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
         if self._proven.get(name) != state:
-            if archive.digest(outgoing.zip) != (seal.sha256, seal.size):
+            if archive.digest(outgoing.zip) != seal:
                 log.warning("%s: the zip is not the one that was sealed: made anew from the instances", name)
                 outgoing.remove_zip()
                 return False
@@ -220,10 +221,9 @@ def _refuse_changed(outgoing: Outgoing, rows: list[dict[str, Any]]) -> None:
         )
 
 
-def _seal(outgoing: Outgoing, record: Record, part: Path) -> None:
+def _seal(outgoing: Outgoing, record: Record, seal: Seal) -> None:
     """Record what the zip is, before it has its name; raises Reject where the API may have got other bytes."""
-    digest, size = archive.digest(part)
-    if record.seal == Seal(size, digest):
+    if record.seal == seal:
         return
     if record.ambiguous and not record.released:
         raise Reject(
@@ -231,7 +231,7 @@ def _seal(outgoing: Outgoing, record: Record, part: Path) -> None:
             "the zip is gone or changed and, made anew, is not the one that the API may have got already. "
             f"Look there; `dicomrx upload {outgoing.frozen.name}` sends it as it is now",
         )
-    outgoing.note(Step.SEALED, zip={"size": size, "sha256": digest})
+    outgoing.note(Step.SEALED, zip=seal._asdict())
 
 
 def _receipt(outgoing: Outgoing) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from dicomrx.spool import completion, evidence
 from dicomrx.spool.clock import utc
 from dicomrx.spool.completion import Rules
 from dicomrx.spool.layout import Spool
-from dicomrx.spool.studies import Study, is_marked, open_studies
+from dicomrx.spool.studies import Study, is_marked, newest_arrival, open_studies
 from dicomrx.spool.watermark import Horizon, horizon
 
 _NS: Final = 1_000_000_000
@@ -39,7 +39,7 @@ class Watch:
         there = open_studies(self._spool)
         self._waits = {uid: self._waits[uid] for uid in there if uid in self._waits}
         for uid in there:
-            arrived = Study(self._spool, uid).newest_arrival()
+            arrived = newest_arrival(self._spool, uid)
             if (arrived is None or self._may_complete(seen, uid, arrived)) and not is_marked(self._spool, uid):
                 yield Job(self._spool.studies / uid)
 
