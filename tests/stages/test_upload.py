@@ -310,6 +310,16 @@ def test_status_says_why_no_study_is_sent_until_one_is(spool: Spool, api: DemoAp
     assert status.read(spool).stopped is None
 
 
+def test_status_no_longer_says_what_an_answer_about_a_study_has_disproved(spool: Spool, api: DemoApi, client: ApiClient) -> None:
+    complete(spool)
+    api.fault = lambda _: Fault(status=403)
+    run(spool, client)
+    assert status.read(spool).stopped is not None
+    api.fault = lambda arrival: Fault(status=503) if arrival.path == UPLOAD else None
+    run(spool, client)
+    assert status.read(spool).stopped is None
+
+
 def test_two_uploaders_send_a_study_once(spool: Spool, api: DemoApi, client: ApiClient, tmp_path: Path) -> None:
     complete(spool)
     began = threading.Event()

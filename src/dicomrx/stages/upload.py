@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from dicomrx import archive
 from dicomrx.api import ApiClient, DestinationRefused, Journal, Tls, UploadDeferred, check_destination
-from dicomrx.errors import Defer, Reject, UnavailableError
+from dicomrx.errors import Defer, Outcome, Reject, UnavailableError
 from dicomrx.runner import Job
 from dicomrx.settings import Settings
 from dicomrx.spool import outbox
@@ -106,7 +106,10 @@ class Upload:
             try:
                 self._send(outgoing, self._client)
             except UnavailableError as error:
-                note_stopped(self._spool, str(error))
+                note_stopped(self._spool, str(error).removeprefix("not sent: "))
+                raise
+            except Outcome:  # about this study: the API does answer
+                note_stopped(self._spool, None)
                 raise
             note_stopped(self._spool, None)
         outgoing.write(RECEIPT, _receipt(outgoing))
