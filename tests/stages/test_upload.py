@@ -353,8 +353,12 @@ def test_a_full_disk_defers_and_the_next_pass_makes_good(
     with monkeypatch.context() as patch:
         patch.setattr(archive, "pack", full)
         assert run(spool, client).deferred == 1
+        assert run(spool, client).deferred == 1
     assert names(spool.outbox) == [f"{STUDY}.1"]
     assert names(spool.zips) == [".tmp"]
+    assert [step["step"] for step in steps(spool.outbox / f"{STUDY}.1")] == ["failed"]
+    (study,) = status.read(spool).studies
+    assert study.note.startswith("no room for its zip in ")
     assert run(spool, client).done == 1
 
 
