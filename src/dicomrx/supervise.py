@@ -43,7 +43,7 @@ class Child:
     process: subprocess.Popen[bytes] | None = None
     first_started: float = 0.0
     started: float = 0.0
-    well: bool = False
+    had_its_place: bool = False
     failures: int = 0
     due: float = field(default=0.0)
 
@@ -98,8 +98,8 @@ class Supervisor:
         child.process = None
         now = time.monotonic()
         was_well = now - child.started > _WELL_AFTER_S
-        child.well = child.well or was_well
-        if code in _FATAL or (code == _TAKEN and not child.well and now - child.first_started > GRACE_S):
+        child.had_its_place = child.had_its_place or was_well or code != _TAKEN
+        if code in _FATAL or (not child.had_its_place and now - child.first_started > GRACE_S):
             log.error("%s ended with %d: no restart can help", child.title, code)
             return code
         child.failures = 1 if was_well else child.failures + 1
