@@ -49,6 +49,14 @@ def setup(level: str, file: Path | None, stage: str) -> None:
     _catch_the_uncaught()
 
 
+def note_end(error: BaseException) -> None:
+    """Log in LOG_FILE alone what ends the program: stderr is told by who prints it, in plain words."""
+    record = logger.makeRecord(logger.name, logging.CRITICAL, __file__, 0, "ended: %s", (error,), None)
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, _LogFile):
+            handler.handle(record)
+
+
 def describe(error: BaseException) -> str:
     """What may be told of an exception: our own message, otherwise its type and error number."""
     kind = type(error).__name__

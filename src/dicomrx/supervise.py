@@ -21,6 +21,7 @@ _WELL_AFTER_S: Final = 30.0
 _POLL_S: Final = 0.1
 _PR_SET_PDEATHSIG: Final = 1
 _FATAL: Final = frozenset({64, 73, 77, 78})  # what a restart cannot help
+_TAKEN: Final = 75  # its port, or its place on the spool: at a start perhaps by one that is still ending
 
 
 def die_with_parent() -> None:
@@ -40,7 +41,9 @@ class Child:
     arguments: Sequence[str]
     environment: Mapping[str, str] = field(repr=False)
     process: subprocess.Popen[bytes] | None = None
+    first_started: float = 0.0
     started: float = 0.0
+    had_its_place: bool = False
     failures: int = 0
     due: float = field(default=0.0)
 
@@ -93,12 +96,15 @@ class Supervisor:
         if code is None:
             return 0
         child.process = None
-        if code in _FATAL:
+        now = time.monotonic()
+        was_well = now - child.started > _WELL_AFTER_S
+        child.had_its_place = child.had_its_place or was_well or code != _TAKEN
+        if code in _FATAL or (not child.had_its_place and now - child.first_started > GRACE_S):
             log.error("%s ended with %d: no restart can help", child.title, code)
             return code
-        child.failures = 1 if time.monotonic() - child.started > _WELL_AFTER_S else child.failures + 1
+        child.failures = 1 if was_well else child.failures + 1
         pause = _BACKOFF_S[min(child.failures, len(_BACKOFF_S)) - 1]
-        child.due = time.monotonic() + pause
+        child.due = now + pause
         log.warning("%s ended (%s): starting it again in %g s", child.title, _how(code), pause)
         return 0
 
@@ -106,6 +112,7 @@ class Supervisor:
         environment = {**child.environment, PARENT: str(os.getpid())}
         child.process = subprocess.Popen([sys.executable, "-m", "dicomrx", *child.arguments], env=environment)  # noqa: S603  our own program
         child.started = time.monotonic()
+        child.first_started = child.first_started or child.started
 
     def _end(self) -> None:
         alive = [child.process for child in self._children if child.process is not None and child.process.poll() is None]

@@ -3,7 +3,7 @@
 import contextlib
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Final
 
@@ -12,11 +12,12 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from dicomrx.status import Status, StudyState
+from dicomrx.status import Refused, Status, StudyState
 from dicomrx.text import safe
 
 UNBOUNDED: Final = 100_000
 _FIXED_LINES: Final = 12  # headline, five of stages, heading of studies, quarantine, arrivals, three empty ones
+_REFUSED_SHOWN: Final = 3
 _NOTE_MAX: Final = 33  # what 80 columns leave
 _STYLES: Final = {
     "open": "cyan",
@@ -36,7 +37,8 @@ _GIB: Final = 1 << 30
 
 def render(status: Status, height: int = 24) -> RenderableType:
     """One screen of at most `height` lines, none of which wraps; the studies take the lines that are left."""
-    rows = max(1, height - _FIXED_LINES - bool(status.blocked) - bool(status.stopped) - bool(status.refused))
+    refused = _refused(status.refused)
+    rows = max(1, height - _FIXED_LINES - bool(status.blocked) - bool(status.stopped) - len(refused))
     parts: list[RenderableType] = [
         _headline(status),
         "",
@@ -45,10 +47,9 @@ def render(status: Status, height: int = 24) -> RenderableType:
         _studies(status.studies, rows),
         "",
         _quarantine(status),
+        *refused,
         _balance(status),
     ]
-    if status.refused:
-        parts.insert(-1, _refused(status))
     return Group(*parts)
 
 
@@ -119,11 +120,20 @@ def _quarantine(status: Status) -> Text:
     return Text(f"quarantine: {reasons.total()} ({told})", style="yellow", overflow="ellipsis", no_wrap=True)
 
 
-def _refused(status: Status) -> Text:
-    newest = status.refused[0]
-    total = sum(refused.count for refused in status.refused)
-    who = f"{newest.calling} at {newest.peer}" if newest.calling else newest.peer
-    line = f"refused: {total}, the last {safe(newest.last[11:19])} UTC {safe(who, 40)}: {safe(newest.why)}"
+def _refused(refused: Sequence[Refused]) -> list[Text]:
+    """A line each, the newest first; the setting before the words, which a narrow screen cuts."""
+    lines = [_refusal(one) for one in refused[:_REFUSED_SHOWN]]
+    if len(refused) > _REFUSED_SHOWN:
+        rest = refused[_REFUSED_SHOWN - 1 :]
+        told = f"refused {sum(one.count for one in rest)}x more, {len(rest)} others or for other reasons: status --json"
+        lines[-1] = Text(told, style="yellow", overflow="ellipsis", no_wrap=True)
+    return lines
+
+
+def _refusal(one: Refused) -> Text:
+    who = f"{one.calling} at {one.peer}" if one.calling else one.peer
+    by = f" by {one.setting}" if one.setting else ""
+    line = f"refused {one.count}x{by}, last {safe(one.last[11:19])}: {safe(who, 40)}: {safe(one.why)}"
     return Text(line, style="yellow", overflow="ellipsis", no_wrap=True)
 
 

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from dicomrx import status
-from dicomrx.spool import completion, durable, evidence, incoming, watermark
+from dicomrx.spool import completion, durable, evidence, incoming, progress, watermark
 from dicomrx.spool.clock import utc
 from dicomrx.spool.completion import Findings, Rules, Wait
 from dicomrx.spool.layout import Spool
@@ -135,9 +135,11 @@ def _because(found: Findings) -> str:
 
 
 def _upload(spool: Spool) -> Reason:
+    stopped = progress.stopped(spool)
+    what = f"it is still to be sent, and no study is: {safe(stopped)}" if stopped else "it is still to be zipped and sent"
     runs = durable.is_locked(spool.stage_lock("upload"))
     return Reason(
-        "it is still to be zipped and sent", None, None, "`dicomrx upload`" if runs else "`dicomrx upload`, which does not run: start it"
+        what, None, None, f"`dicomrx upload`{'' if runs else ', which does not run: start it'}; `all` sends only with AUTO_UPLOAD"
     )
 
 

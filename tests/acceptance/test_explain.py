@@ -39,7 +39,7 @@ def filed(pipeline: Pipeline) -> Path:
 def test_without_a_state_nothing_is_made_and_made_up_values_are_called_so(pipeline: Pipeline) -> None:
     path = factories.write(pipeline.root / "one.dcm", factories.dataset())
     before = tree(pipeline.root)
-    done = pipeline.run("anonymize", "--explain", str(path), LOG_FILE=str(pipeline.root / "log"))
+    done = pipeline.run("anonymize", "--explain", str(path), DICOM_RECEIVER_LOG_FILE=str(pipeline.root / "log"))
     assert tree(pipeline.root) == before
     assert "a key of this moment" in done.stderr
     assert "Quixano^Alonso -> sub-000" in done.stdout

@@ -1,6 +1,7 @@
 """A scanner points at `dicomrx all`; a de-identified, complete study arrives at the API, once, and can be restored."""
 
 import shutil
+import socket
 import subprocess
 import sys
 import threading
@@ -12,8 +13,9 @@ import pytest
 
 from dicomrx.demo.api_server import DemoApi
 from dicomrx.network.sender import send
+from dicomrx.supervise import GRACE_S
 from tests import factories
-from tests.acceptance.pipeline import Pipeline, children, dataset_sha256, wait_until
+from tests.acceptance.pipeline import Pipeline, children, dataset_sha256, stop, wait_until
 
 IDENTITIES = ("quixano", "alonso", "778899", "19470923", "20240517", "5566778", "carrasco")
 
@@ -204,6 +206,27 @@ def test_a_second_all_says_that_one_runs_already(pipeline: Pipeline) -> None:
     with pipeline.running("all"):
         done = pipeline.run("all", code=75)
     assert "already runs" in done.stderr
+
+
+@pytest.mark.slow
+def test_all_that_never_gets_its_port_ends_with_75_and_the_log_file_says_why(pipeline: Pipeline) -> None:
+    log = pipeline.root / "all.log"
+    with socket.create_server(("127.0.0.1", pipeline.port)):
+        began = time.monotonic()
+        pipeline.run("all", code=75, DICOM_RECEIVER_LOG_FILE=str(log))
+        assert time.monotonic() - began > GRACE_S  # one that was just killed may take so long to give the port back
+    assert f"CRITICAL scp ended: port {pipeline.port} on 127.0.0.1 is in use" in log.read_text()
+    assert "ERROR all scp ended with 75" in log.read_text()
+
+
+def test_all_waits_for_a_port_that_becomes_free(pipeline: Pipeline) -> None:
+    with socket.create_server(("127.0.0.1", pipeline.port)):
+        process = pipeline.start("all")
+        wait_until(lambda: "is in use" in pipeline.logs(), 30)
+    try:
+        pipeline.wait_for_echo()
+    finally:
+        assert stop(process) == 0
 
 
 def test_sigterm_ends_all_with_0_and_leaves_no_child(pipeline: Pipeline) -> None:

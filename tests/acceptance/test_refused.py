@@ -22,4 +22,6 @@ def test_a_peer_that_is_turned_away_is_shown_with_the_setting_to_change(pipeline
         "setting": "AE_TITLE",
         "count": 3,
     }
-    assert "refused: 4, the last " in pipeline.run("status").stdout
+    shown = [line[:60] for line in pipeline.run("status").stdout.splitlines() if line.startswith("refused ")]
+    assert [line[:29] for line in shown] == ["refused 1x by AE_TITLE, last ", "refused 3x by AE_TITLE, last "]
+    assert ["CT8" in shown[0], "CT7" in shown[1]] == [True, True]

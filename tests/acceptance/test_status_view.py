@@ -20,7 +20,7 @@ from dicomrx import tui
 from dicomrx.deid import Needles
 from dicomrx.demo.checks import values
 from dicomrx.demo.samples import bundled
-from dicomrx.status import Queue, Status, StudyState
+from dicomrx.status import Queue, Refused, Status, StudyState
 from tests.acceptance.pipeline import wait_until
 
 WIDTH, HEIGHT = 80, 24
@@ -209,6 +209,26 @@ def test_why_no_study_is_sent_is_told_on_one_line(blocked: str | None) -> None:
     assert len(screen) <= HEIGHT
     (line,) = [line for line in screen if line.startswith("no study is sent: The API refused the login (HTTP 403).")]
     assert "\x1b" not in line
+
+
+@pytest.mark.parametrize("count", [1, 3, 4, 50])
+def test_of_whom_the_receiver_refused_the_newest_are_shown_with_the_setting_and_the_rest_counted(count: int) -> None:
+    facts = {
+        "calling": "A" * 16,
+        "called": "OTHER",
+        "setting": "MAX_CONNECTIONS",
+        "why": "a long story " * 9,
+        "last": "2026-11-25T17:36:40+00:00",
+    }
+    refused = [Refused(peer=f"192.0.2.{number}", count=10 + number, **facts) for number in range(count)]
+    screen = drawn(a_status([a_study(number, "pending") for number in range(30)], refused=refused))
+    assert len(screen) <= HEIGHT
+    lines = [line for line in screen if line.startswith("refused ")]
+    told = [line for line in lines if " by MAX_CONNECTIONS, last 17:36:40: " + "A" * 16 in line]
+    assert len(lines) == min(count, 3)
+    assert len(told) == (count if count <= 3 else 2)
+    if count > 3:
+        assert lines[-1].startswith(f"refused {sum(range(12, 10 + count))}x more, {count - 2} others")
 
 
 def test_a_note_cannot_drive_the_terminal() -> None:

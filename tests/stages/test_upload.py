@@ -310,6 +310,16 @@ def test_status_says_why_no_study_is_sent_until_one_is(spool: Spool, api: DemoAp
     assert status.read(spool).stopped is None
 
 
+def test_status_no_longer_says_what_an_answer_about_a_study_has_disproved(spool: Spool, api: DemoApi, client: ApiClient) -> None:
+    complete(spool)
+    api.fault = lambda _: Fault(status=403)
+    run(spool, client)
+    assert status.read(spool).stopped is not None
+    api.fault = lambda arrival: Fault(status=503) if arrival.path == UPLOAD else None
+    run(spool, client)
+    assert status.read(spool).stopped is None
+
+
 def test_two_uploaders_send_a_study_once(spool: Spool, api: DemoApi, client: ApiClient, tmp_path: Path) -> None:
     complete(spool)
     began = threading.Event()
@@ -343,8 +353,12 @@ def test_a_full_disk_defers_and_the_next_pass_makes_good(
     with monkeypatch.context() as patch:
         patch.setattr(archive.Writer, "pack", full)
         assert run(spool, client).deferred == 1
+        assert run(spool, client).deferred == 1
     assert names(spool.outbox) == [f"{STUDY}.1"]
     assert names(spool.zips) == [".tmp"]
+    assert [step["step"] for step in steps(spool.outbox / f"{STUDY}.1")] == ["failed"]
+    (study,) = status.read(spool).studies
+    assert study.note.startswith("no room for its zip in ")
     assert run(spool, client).done == 1
 
 

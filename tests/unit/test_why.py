@@ -10,6 +10,7 @@ from dicomrx.spool.intake import Intake
 from dicomrx.spool.layout import RECEIPT, Spool
 from dicomrx.spool.ledger import Fate
 from dicomrx.spool.outbox import Outgoing
+from dicomrx.spool.progress import note_stopped
 from dicomrx.spool.sending import Step, note
 from dicomrx.spool.studies import Study, is_marked
 from dicomrx.stages.watch import Watch
@@ -67,6 +68,16 @@ def asked(spool: Spool, rules: Rules = RULES, study: str = STUDY) -> Answer:
 def only(answer: Answer) -> Reason:
     (reason,) = answer.waits
     return reason
+
+
+def test_a_study_that_no_one_takes_says_why_not(spool: Spool) -> None:
+    frozen(spool)
+    assert [reason.what for reason in asked(spool).waits] == ["it is still to be zipped and sent"]
+    note_stopped(spool, "The API refused the login (HTTP 401).\x1b[2J")
+    reason = only(asked(spool))
+    assert "The API refused the login (HTTP 401)." in reason.what
+    assert "\x1b" not in reason.what
+    assert "AUTO_UPLOAD" in reason.ends
 
 
 def test_a_held_upload_waits_for_a_person(spool: Spool) -> None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Mapping
@@ -145,6 +146,9 @@ def describe(error: httpx.TransportError) -> str:
     cause: BaseException | None = error
     while cause is not None and not isinstance(cause, OSError):
         cause = cause.__cause__ or cause.__context__
-    # A certificate that does not verify says why in an attribute of its own.
-    detail = getattr(cause, "verify_message", None) or getattr(cause, "strerror", None)
+    detail: str | None = getattr(cause, "strerror", None)
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        detail = f"{cause.verify_message} (API_CA)"
+    elif isinstance(cause, ssl.SSLError):  # its strerror names a line of Python's own source
+        detail = cause.reason
     return f"{type(error).__name__}: {detail}" if detail else type(error).__name__

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Final
 
 from dicomrx import logs
-from dicomrx.errors import ConfigError, Defer, TryAgainError
+from dicomrx.errors import ConfigError, Defer, DicomrxError, TryAgainError
 from dicomrx.runner import Chosen, Job, Runner, Tally
 from dicomrx.settings import Settings, as_env
 from dicomrx.spool import durable
@@ -75,11 +75,21 @@ def set_up_logs(settings: Settings, stage: str) -> None:
     logs.setup(settings.log_level, settings.log_file, stage)
 
 
+@contextmanager
+def logged(settings: Settings, stage: str) -> Iterator[None]:
+    """Log a daemon as the settings want it, and in LOG_FILE also what it ends of: nobody may be there to read stderr."""
+    set_up_logs(settings, stage)
+    try:
+        yield
+    except (DicomrxError, OSError) as error:
+        logs.note_end(error)
+        raise
+
+
 def run_stage(name: str, settings: Settings, *, once: bool, worker: bool = False) -> int:
     """Run a stage, alone or as a group of workers; returns the exit code."""
     definition = STAGES[name]
-    set_up_logs(settings, name)
-    with opened(settings, make=definition.makes_spool) as spool:
+    with logged(settings, name), opened(settings, make=definition.makes_spool) as spool:
         if once or worker:
             return _run(name, spool, settings, once=once)
         with only_one(spool, name):

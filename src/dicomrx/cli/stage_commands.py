@@ -44,14 +44,14 @@ def run_all(resolution: Resolution, *, once: Once = False) -> None:
     from dicomrx.stages.anonymize import Profiles
 
     settings = resolution.settings
-    Profiles.of(settings)
-    running.set_up_logs(settings, "all")
-    with running.opened(settings, make=True) as spool:
-        send = [] if settings.auto_upload else ["--no-send"]
-        if once:
-            raise typer.Exit(running.run_passes([["anonymize", "--once"], ["watch", "--once"], ["upload", "--once", *send]], settings))
-        with running.only_one(spool, "all"):
-            raise typer.Exit(running.supervise([["scp"], ["anonymize"], ["watch"], ["upload", *send]], settings))
+    with running.logged(settings, "all"):
+        Profiles.of(settings)
+        with running.opened(settings, make=True) as spool:
+            send = [] if settings.auto_upload else ["--no-send"]
+            if once:
+                raise typer.Exit(running.run_passes([["anonymize", "--once"], ["watch", "--once"], ["upload", "--once", *send]], settings))
+            with running.only_one(spool, "all"):
+                raise typer.Exit(running.supervise([["scp"], ["anonymize"], ["watch"], ["upload", *send]], settings))
 
 
 @with_settings(*options.SCP)
@@ -63,9 +63,13 @@ def scp(resolution: Resolution) -> None:
     from dicomrx.spool.intake import Intake
 
     settings = resolution.settings
-    running.set_up_logs(settings, "scp")
     stop = threading.Event()
-    with running.opened(settings, make=True) as spool, running.only_one(spool, "scp"), running.stopping(stop.set):
+    with (
+        running.logged(settings, "scp"),
+        running.opened(settings, make=True) as spool,
+        running.only_one(spool, "scp"),
+        running.stopping(stop.set),
+    ):
         spool.sweep()
         intake = Intake(spool, settings.min_free.floor(spool.total_bytes()))
         cut = False

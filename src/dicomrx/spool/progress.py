@@ -71,7 +71,7 @@ def stopped(spool: Spool) -> str | None:
 
 
 def note_stopped(spool: Spool, why: str | None) -> None:
-    """Tell why the destination takes no study at all; None where it has taken one."""
+    """Tell why the destination takes no study at all; None where it has answered for one."""
     path = _stopped_path(spool)
     with contextlib.suppress(OSError):
         if why is not None:

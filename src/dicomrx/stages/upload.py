@@ -1,9 +1,10 @@
 """Upload: freeze what is complete, zip it, seal it, send it, keep the receipt."""
 
+import errno
 import logging
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from hashlib import sha256
 from io import BytesIO
@@ -12,7 +13,7 @@ from typing import Any, Final
 
 from dicomrx import archive
 from dicomrx.api import ApiClient, DestinationRefused, Journal, Tls, UploadDeferred, check_destination
-from dicomrx.errors import Defer, Reject, UnavailableError
+from dicomrx.errors import Defer, Outcome, Reject, UnavailableError
 from dicomrx.runner import Job
 from dicomrx.settings import Settings
 from dicomrx.spool import outbox
@@ -26,6 +27,8 @@ from dicomrx.spool.studies import Study, is_marked, open_studies
 _CLEANING_S: Final = 3600.0
 _OTHER_ZIP_RETRY_S: Final = 60.0
 _HELD_RETRY_S: Final = 3600.0
+_FULL_RETRY_S: Final = 30.0
+_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 log = logging.getLogger(__name__)
 
@@ -107,7 +110,10 @@ class Upload:
             try:
                 self._send(outgoing, self._client)
             except UnavailableError as error:
-                note_stopped(self._spool, str(error))
+                note_stopped(self._spool, str(error).removeprefix("not sent: "))
+                raise
+            except Outcome:  # about this study: the API does answer
+                note_stopped(self._spool, None)
                 raise
             note_stopped(self._spool, None)
         outgoing.write(RECEIPT, _receipt(outgoing))
@@ -126,7 +132,7 @@ class Upload:
         """Make manifest and zip, and seal it, where that was not done: a repeat sends the bytes that were sealed, or none."""
         if self._has_sealed_zip(outgoing, record.seal):
             return
-        with outgoing.making_zip() as file:
+        with _having_room(outgoing, record), outgoing.making_zip() as file:
             zipped = archive.Writer(file)
             packed = zipped.pack(outgoing.folder, outgoing.frozen.study, outgoing.instances())
             rows = [{"series": row.series, "instance": row.instance, "size": row.size, "sha256": row.sha256} for row in packed]
@@ -208,6 +214,21 @@ class _Journal(Journal):
     def failed(self, error: Exception, *, ambiguous: bool) -> None:
         facts = {"attempt": self.attempts, "error": str(error), "ambiguous": ambiguous}
         self._outgoing.note(Step.FAILED, **facts, refused=isinstance(error, DestinationRefused))
+
+
+@contextmanager
+def _having_room(outgoing: Outgoing, record: Record) -> Iterator[None]:
+    """Tell a full disk in the study's record, and leave it alone for a while: each try takes the last room from the other stages."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        msg = f"no room for its zip in {outgoing.zip.parent}: make some, or put ZIP_DIR on another disk"
+        if record.last.get("error") != msg:
+            with suppress(OSError):
+                outgoing.note(Step.FAILED, error=msg, ambiguous=False)
+        raise Defer(msg, _FULL_RETRY_S) from error
 
 
 def _refuse_changed(outgoing: Outgoing, rows: list[dict[str, Any]]) -> None:
