@@ -45,6 +45,7 @@ class Site:
         reception = self.intake.begin(self.intake.new_association(), 1)
         reception.write(self.file.read_bytes())
         reception.keep()
+        reception.drop()
         (arrived,) = self.spool.incoming.iterdir()
         start = time.perf_counter()
         self.stage.process(Job(arrived))

@@ -46,7 +46,9 @@ def advance(seconds: float, *spools: Spool) -> None:
 def receive(intake: Intake, data: bytes = b"identity", association: int = 1, number: int = 1) -> Arrival:
     reception = intake.begin(association, number)
     reception.write(data)
-    return reception.keep()
+    arrival = reception.keep()
+    reception.drop()
+    return arrival
 
 
 def drop(spool: Spool, name: str, data: bytes = b"dropped", age_s: float = 0.0) -> Path:

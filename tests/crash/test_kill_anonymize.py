@@ -26,6 +26,7 @@ def receive(pipeline: Pipeline, source: Path) -> None:
         reception = intake.begin(intake.new_association(), 1)
         reception.write(source.read_bytes())
         reception.keep()
+        reception.drop()
         intake.stop(cut=False)
 
 

@@ -107,6 +107,7 @@ def receive_all(spool: Spool, tell: Callable[[str], None]) -> None:
         reception = intake.begin(1, number)
         reception.write(output(study, instance))
         reception.keep()
+        reception.drop()
         tell(f"kept {study} {instance}")
     intake.stop(cut=False)
 

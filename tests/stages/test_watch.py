@@ -74,6 +74,7 @@ def test_a_slow_association_holds_every_study_back_and_so_does_a_backlog(spool: 
     advance(3000, spool)
     assert not marked(spool)
     backlog = slow.keep()
+    slow.drop()
     assert not marked(spool)
     file_one(spool, backlog, OTHER_STUDY)
     assert marked(spool)
@@ -160,6 +161,7 @@ def test_what_arrives_between_scan_and_mark_prevents_the_mark(spool: Spool, inta
     advance(-61, spool)
     advance(61, spool)
     reception.keep()
+    reception.drop()
     stage.process(job)
     assert is_marked(spool, STUDY)  # it began 61 s after the last: that is a study of its own generation
     file_one(spool, incoming.arrivals(spool)[0], instance="2.25.2")

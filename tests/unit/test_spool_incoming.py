@@ -50,6 +50,7 @@ def test_arrivals_are_listed_by_the_begin_of_their_reception(spool: Spool) -> No
     late_end = intake.begin(1, 1)
     second = receive(intake, number=2)
     first = late_end.keep()
+    late_end.drop()
     assert incoming.arrivals(spool) == [first, second]
     intake.stop(cut=False)
 

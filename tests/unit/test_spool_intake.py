@@ -55,6 +55,7 @@ def test_an_instance_is_nowhere_until_it_is_kept_and_whole_after_it(spool: Spool
     assert names(spool.incoming) == []
     (part,) = (path for path in runs(spool)[0].iterdir() if path.suffix == ".part")
     arrival = reception.keep()
+    reception.drop()
     assert (spool.incoming / arrival.name).read_bytes() == b"first second"
     assert part.name.startswith(f"{arrival.begin:020d}.3-7.")
     assert not part.exists()
@@ -70,6 +71,7 @@ def test_bytes_then_name_are_durable_before_keep_returns(spool: Spool, monkeypat
     synced = []
     monkeypatch.setattr(os, "fsync", lambda fd: synced.append(Path(os.readlink(f"/proc/self/fd/{fd}"))))
     reception.keep()
+    reception.drop()
     assert [path.suffix or path.name for path in synced[:2]] == [".part", "incoming"]
     intake.stop(cut=False)
 
@@ -115,6 +117,7 @@ def test_a_reception_that_outlives_a_closing_keeps_its_old_run_directory(spool: 
     assert [names(run) for run in runs(spool)] == [[*names(runs(spool)[0])], [OPEN]]
     assert horizon(spool).closed
     arrival = reception.keep()
+    reception.drop()
     assert arrival.run == runs(spool)[0].name[-8:] or len(runs(spool)) == 1
     assert len(runs(spool)) == 1
     assert not horizon(spool).closed
@@ -176,6 +179,7 @@ def test_a_disk_that_fails_in_keep_closes_the_intake_and_nothing_is_acknowledged
             patch.setattr(durable, step, fail)
         with pytest.raises(OSError, match="Input/output"):
             reception.keep()
+            reception.drop()
     reception.drop()
     assert len(names(spool.incoming)) == (step == "ledger")  # after the link the instance is kept: a resend is a duplicate
     assert names(run) == [CLOSED]

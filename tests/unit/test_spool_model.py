@@ -174,6 +174,7 @@ class Pipeline(RuleBasedStateMachine):
         reception, content = self.receptions.pop(which % len(self.receptions))
         if keep:
             self.latest = reception.keep()
+            reception.drop()
             self.acknowledged[self.latest] = content
         else:
             reception.drop()

@@ -39,6 +39,7 @@ def test_every_instance_is_counted_where_it_waits(spool: Spool) -> None:
     reception = intake.begin(1, 1)
     assert waiting(spool) == {"scp": 1, "anonymize": 0, "watch": 0, "upload": 0}
     arrival = reception.keep()
+    reception.drop()
     drop(spool, "somebodys.dcm")
     assert waiting(spool) == {"scp": 0, "anonymize": 2, "watch": 0, "upload": 0}
     assert "adopted" in (status.read(spool).blocked or "")

@@ -48,6 +48,7 @@ def test_an_arrival_holds_it_at_its_begin_not_at_its_end(spool: Spool, intake: I
     reception = intake.begin(1, 1)
     advance(1000, spool)
     arrival = reception.keep()
+    reception.drop()
     receive(intake, number=2)
     assert arrival.end - arrival.begin > 999 * NS
     assert horizon(spool).watermark == arrival.begin
@@ -68,10 +69,12 @@ def test_upstream_is_listed_first_so_that_what_moves_on_meanwhile_is_still_seen(
     def look(spool: Spool) -> incoming.Listing:
         if not moved:
             moved.append(reception.keep())
+            reception.drop()
         return real_look(spool)
 
     def blocks(run: Path) -> tuple[str | None, int | None]:
         moved.append(reception.keep())
+        reception.drop()
         return real_stands(run)
 
     with monkeypatch.context() as patch:

@@ -13,7 +13,7 @@ class Reception(Protocol):
         """Make it durable under its final name; only then it may be acknowledged. Raises OSError."""
 
     def drop(self) -> None:
-        """Leave nothing behind; harmless after anything, itself included."""
+        """Leave nothing behind but what was kept; harmless after anything, itself included."""
 
 
 class Intake(Protocol):

@@ -221,10 +221,10 @@ class Storing:
     def _finish(self) -> None:
         self.flush()
         self._do(self._keep)
-        request, context_id, status = self._request, self._context_id, self._status
-        self.close()
-        if request is not None:
-            self._engine.answer(context_id, store_response(request, Status.CANNOT_UNDERSTAND if status is None else status))
+        if self._request is not None:
+            status = Status.CANNOT_UNDERSTAND if self._status is None else self._status
+            self._engine.answer(self._context_id, store_response(self._request, status))
+        self.close()  # only now: its sender is already at work on the next
 
     def _keep(self, reception: Reception) -> None:
         reception.keep()

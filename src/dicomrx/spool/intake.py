@@ -156,7 +156,7 @@ class _Run(RunDirectory):
 
 
 class Reception:
-    """One instance on its way in: a part file until `keep`, an arrival after it."""
+    """One instance on its way in: an arrival from `keep` on, a part file until `drop`."""
 
     def __init__(self, intake: Intake, spool: Spool, begun: tuple[_Run, int], number: tuple[int, int]) -> None:
         self._intake = intake
@@ -181,7 +181,7 @@ class Reception:
             raise
 
     def keep(self) -> Arrival:
-        """Make the instance an arrival: after this, and only after this, it may be acknowledged.
+        """Make the instance an arrival: after this, and only after this, it may be acknowledged; its part is left to `drop`.
 
         Raises OSError; then nothing is under a final name, or the name is there and a resend will be a duplicate.
         """
@@ -193,11 +193,10 @@ class Reception:
         except OSError:
             self._intake.close()
             raise
-        self.drop()
         return arrival
 
     def drop(self) -> None:
-        """Give the part up; nothing happens the second time."""
+        """Give the part up, and what was not kept with it; nothing happens the second time."""
         if self._fd < 0:
             return
         fd, self._fd = self._fd, -1
