@@ -1,6 +1,7 @@
 # Two commands do everything on a machine with Python 3.11 or newer, make and nothing else:
 #   make demo    the whole pipeline on this machine, checked at the end
 #   make test    every test; what needs a program that is missing here is skipped, and says so
+# `make bench` measures receiving beside DCMTK, Orthanc and pynetdicom, where they are installed: a quarter of an hour, results in docs/bench/.
 PYTHON ?= python3
 JOBS ?= 2
 VENV := .venv

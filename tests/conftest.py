@@ -28,9 +28,13 @@ def needs_tool(*names: str) -> None:
     """
     search = f"{os.environ.get('PATH', '')}:{_SBIN}"
     missing = [name for name in names if shutil.which(name, path=search) is None]
-    if not missing:
-        return
-    message = f"not on this machine: {', '.join(missing)}"
+    if missing:
+        not_here(", ".join(missing))
+
+
+def not_here(what: str) -> None:
+    """Skip the running test for want of something; fail it where the machine promised it."""
+    message = f"not on this machine: {what}"
     if REQUIRE_TOOLS:
         pytest.fail(message, pytrace=False)
     pytest.skip(message)

@@ -190,7 +190,7 @@ def _sent(found: list[Row]) -> Iterator[StudyState]:
 
 def _newest(parent: Path) -> list[Row]:
     """The frozen studies in `parent`, newest first."""
-    rows = [row for entry in os.scandir(parent) if (row := _row(Path(entry.path))) is not None]
+    rows = [row for name in os.listdir(parent) if (row := _row(parent / name)) is not None]
     return sorted(rows, key=lambda row: row[0])
 
 

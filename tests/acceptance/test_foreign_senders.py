@@ -9,11 +9,10 @@ from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian
 
 from tests import factories
 from tests.acceptance.pipeline import Pipeline, dataset_sha256, wait_until
-from tests.integration.test_scp_foreign import FILES, SYNTAXES, multi_frame
+from tests.integration.senders import FILES, PRIVATE_CLASS
+from tests.integration.test_scp_foreign import SYNTAXES, multi_frame
 
 pytestmark = [pytest.mark.foreign, pytest.mark.slow]
-
-PRIVATE_CLASS = "1.2.826.0.1.3680043.9.9999.77.1"
 
 
 def as_ct(source: Path, target: Path) -> Path:

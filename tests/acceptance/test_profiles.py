@@ -102,3 +102,8 @@ def test_a_profile_that_cannot_be_carried_out_ends_with_78_and_the_settings_name
     assert f"DICOM_RECEIVER_{name}=" in done.stderr
     assert says in done.stderr
     shutil.rmtree(pipeline.storage, ignore_errors=True)
+
+
+def test_one_gateway_does_not_keep_dates_and_move_them_too(pipeline: Pipeline) -> None:
+    done = pipeline.run("anonymize", "--once", "--profile", "research", "--ae-profiles", "CT1=basic+full-dates", code=78)
+    assert "DICOM_RECEIVER_PROFILE and DICOM_RECEIVER_AE_PROFILES" in done.stderr

@@ -58,6 +58,13 @@ def test_uids_of_the_standard_stay_everywhere() -> None:
     assert done("FrameOfReferenceUID", b"1.2.840.100080.1") != b"1.2.840.100080.1"
 
 
+def test_a_uid_that_a_device_made_under_the_standards_root_is_replaced_as_any_other() -> None:
+    uid = b"1.2.840.10008.19470923.778899"
+    assert done("StudyInstanceUID", uid) == pseudonymous_uid(KEY, uid.decode()).encode()
+    assert done("CodingSchemeUID", uid) == pseudonymous_uid(KEY, uid.decode()).encode()
+    assert done("ContextUID", b"1.2.840.10008.6.1.1234") == b"1.2.840.10008.6.1.1234"
+
+
 def test_of_terminologies_only_what_a_registry_holds_stays() -> None:
     assert done("CodingSchemeUID", b"2.16.840.1.113883.6.96") == b"2.16.840.1.113883.6.96"
     assert done("CodingSchemeUID", b"1.2.276.0.1") == pseudonymous_uid(KEY, "1.2.276.0.1").encode()
@@ -134,6 +141,7 @@ def test_what_physics_needs_stays_as_it_is(keyword: str, value: bytes) -> None:
         ("RedPaletteColorLookupTableData", b"Quixano Alonso", None),
         ("PointCoordinatesData", b"Quixano Alonso, Hidalgo.", None),
         ("RetrieveURL", b"https://quixano.example", b"urn:anon"),
+        ("OtherStudyNumbers", b"778899", None),
     ],
 )
 def test_what_is_not_what_its_vr_says_does_not_stay(keyword: str, value: bytes, left: bytes | None) -> None:

@@ -31,6 +31,7 @@ PRACTICE = [
     ("Hüfte rechts axial, Fr. Meier *1.4.52", "Hüfte rechts axial"),
     ("Mammographie bds. MLO", "Mammographie bds. MLO"),
     ("MRT Knie re o. KM 3T", "MRT Knie re o. KM 3T"),
+    ("Thorax w 93, Becken m/94", "Thorax w Becken m"),
     ("CT-Abdomen portalvenös 1,25mm B30f", "CT-Abdomen portalvenös 1,25mm B30f"),
     ("Staging Thorax/Abdomen, Dr. Schulz 0171/2345678", "Staging Thorax/Abdomen"),
     ("OSG links Fuß Ferse", "OSG links Fuß Ferse"),

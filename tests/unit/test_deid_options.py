@@ -13,7 +13,13 @@ from dicomrx.deid.rules import table
 from dicomrx.errors import ConfigError
 from tests.unit.deid_files import CONTEXT, PROFILES, tag_of
 
-EDITIONS = {tag_of(keyword) for keyword in ("ContextGroupVersion", "ContextGroupLocalVersion", "TemplateVersion", "TemplateLocalVersion")}
+PUBLISHED = {
+    tag_of(keyword)
+    for keyword in (
+        *("ContextGroupVersion", "ContextGroupLocalVersion", "TemplateVersion", "TemplateLocalVersion", "HangingProtocolCreationDateTime"),
+        *("EthicsCommitteeApprovalEffectivenessStartDate", "EthicsCommitteeApprovalEffectivenessEndDate"),
+    )
+}
 
 
 def done(option: str, keyword: str, value: bytes, context: Context = CONTEXT, vr: str | None = None) -> bytes | None:
@@ -33,7 +39,7 @@ def test_of_every_row_an_option_makes_what_the_letter_in_its_column_says(option:
             continue
         number = int(tag, 16)
         rule, basic, vr = profile.rule(number, None), BASIC.rule(number, None), dictionary_VR(number)
-        if letter is None or vr in {"OB", "OW"} or (letter == "C" and number in EDITIONS) or number >> 16 in {0, 2, 4}:
+        if letter is None or vr in {"OB", "OW"} or (letter == "C" and number in PUBLISHED) or number >> 16 in {0, 2, 4}:
             assert (rule.code, rule.vr, rule.chosen) == (basic.code, basic.vr, False), tag
         else:
             assert (rule.code, rule.vr, rule.chosen) == ("R" if vr == "SQ" else letter, vr, True), tag
@@ -127,6 +133,10 @@ def test_every_profile_has_a_label_of_its_own() -> None:
         # What is the same for everybody takes the basic action: it would tell by how much the others moved.
         ("modified-dates", "StudyDate", b"19700101", b""),
         ("modified-dates", "StudyDate", b"00010101", b""),
+        ("modified-dates", "StudyDate", b"19691231", b""),
+        ("modified-dates", "StudyDate", b"19800101", b""),
+        ("modified-dates", "StudyDate", b"20991231", b""),
+        ("modified-dates", "EthicsCommitteeApprovalEffectivenessStartDate", b"20240517", None),
         ("modified-dates", "StudyDate", b"18991231", b""),
         ("modified-dates", "StudyDate", b"99991231", b""),
         ("modified-dates", "ContentDate", b"19000101", b"19000101"),

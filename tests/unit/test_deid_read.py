@@ -10,7 +10,7 @@ import pytest
 from pydicom.charset import python_encoding
 
 from dicomrx.deid import Instance, read
-from dicomrx.deid.structure import MAX_DEPTH
+from dicomrx.deid.structure import MAX_DEPTH, text_of
 from dicomrx.errors import Reject
 from tests.unit.deid_files import (
     BIG_ENDIAN,
@@ -146,6 +146,18 @@ def test_sequences_too_deep_are_unreadable_and_shallow_ones_are_read() -> None:
 def test_an_element_that_stands_twice_is_unreadable() -> None:
     twice = element(ID, "LO", b"one") + element(ID, "LO", b"two")
     assert refused(file_of(joined({tag: found for tag, found in needed().items() if tag < ID}) + twice)).reason == "unreadable"
+
+
+@pytest.mark.parametrize("syntax", [EXPLICIT, IMPLICIT, BIG_ENDIAN])
+def test_bytes_of_a_value_that_is_read_out_of_step_are_in_no_message(syntax: str) -> None:
+    name = b"QuixanoAlonsoDulcineaToboso "
+    order = ">" if syntax == BIG_ENDIAN else "<"
+    told = {text_of(group << 16 | number) for i in range(25) for group, number in [struct.unpack(f"{order}HH", name[i : i + 4])]}
+    for cut in range(0, len(name), 2):  # the name says that it ends here; or it is a sequence's, or another name is in it
+        early = element(NAME, "PN", name[:cut], syntax) + name[cut:]
+        for broken in (early, element(0x00081140, "SQ", name[cut:], syntax), early + early):
+            detail = refused(file_of(joined(needed(), syntax) + broken, syntax)).detail
+            assert not any(each in detail for each in told), detail
 
 
 def test_a_vr_that_does_not_exist_is_unreadable() -> None:

@@ -45,6 +45,14 @@ def test_the_original_itself_is_full_of_finds() -> None:
         "seen by QUIXANO.",
         "alonso_1",
         "id hid-778899!",
+        "hid 778899",
+        "HID778899_2",
+        "no. 778899",
+        "ACC-5566778",
+        "23.9.47",
+        "9/23/47",
+        "23SEP1947",
+        "23-sep-47",
         "ACC5566778",
         "born 23.09.1947",
         "born 1947-09-23",
@@ -75,10 +83,24 @@ def test_a_short_value_is_found_where_it_is_the_whole_value(text: str) -> None:
     assert found(text, "SequenceName", "SH") == ["SequenceName"]
 
 
+def test_a_name_is_found_without_its_accents_too() -> None:
+    name = "Müller-Łukasz^Zoë".encode()
+    sought = needles(instance_of({tag_of("SpecificCharacterSet"): ("CS", b"ISO_IR 192"), tag_of("PatientName"): ("PN", name)}))
+    assert all(map(sought.found_in, ("Müller", "MUELLER", "muller", "Lukasz")))
+    assert not sought.found_in("Miller")
+
+
 def test_a_short_name_is_found_in_either_order() -> None:
     sought = needles(instance_of({tag_of("PatientName"): ("PN", b"Li^Na"), tag_of("StudyID"): ("SH", b"12")}))
     texts = {"Li Na": True, "NA, LI": True, "lina": True, "Li in water": False, "12": False}
     assert {text: sought.found_in(text) for text in texts} == texts
+
+
+def test_a_uid_that_a_device_made_under_the_standards_root_is_a_needle_and_one_of_the_standard_is_none() -> None:
+    uid = "1.2.840.10008.19470923.778899"
+    sought = needles(instance_of({tag_of("FrameOfReferenceUID"): ("UI", b"1.2.840.10008.1.4.1.1"), 0x0020000D: ("UI", uid.encode())}))
+    assert sought.found_in(uid)
+    assert not sought.found_in("1.2.840.10008.1.4.1.1")
 
 
 def test_what_was_a_dummy_before_is_no_needle() -> None:
@@ -122,6 +144,7 @@ def test_comments_inside_compressed_pixels_are_searched_and_pixels_are_not() -> 
     comment = b"\xff\xd8\xff\xfe\x00\x12by Quixano today"
     jpeg = comment + b"\xff\xda\x00\x02Alonso"
     assert list(comment_segments(item(b"") + item(jpeg))) == [("by Quixano today",)]
+    assert list(comment_segments(item(b"") + item(jpeg[:9]) + item(jpeg[9:]) + item(jpeg))) == [("by Quixano today",)] * 2
     fragments = b"\xe0\x7f\x10\x00OB\0\0\xff\xff\xff\xff" + item(b"") + item(jpeg) + b"\xfe\xff\xdd\xe0" + bytes(4)
     file = file_of(joined(needed()) + fragments, "1.2.840.10008.1.2.4.50")
     assert survivors(needles(instance_of(ORIGINAL)), without_uids(read(io.BytesIO(file)))) == ["PixelData"]

@@ -116,6 +116,12 @@ def test_a_date_or_uid_that_a_profile_keeps_is_no_find_and_a_name_in_text_that_i
     assert "ImageComments" not in output
 
 
+@pytest.mark.parametrize(("code", "left"), [("778899", "ANON"), ("HID_778899", "ANON"), ("19470923", "ANON"), ("QUIXANO", "QUIXANO")])
+def test_of_a_code_an_id_or_a_date_is_a_find_and_a_word_is_none(code: str, left: str) -> None:
+    """Words of codes are everybody's: a patient may be called Head."""
+    assert looked_at(instance_of(ORIGINAL | {tag_of("CodeValue"): ("SH", code.encode())}))[1].CodeValue == left
+
+
 def test_a_date_that_did_not_move_is_a_find_and_one_that_met_another_by_chance_is_none() -> None:
     dates = {
         tag_of("StudyDate"): ("DA", b"20240517"),

@@ -17,8 +17,8 @@ from dicomrx.stages.anonymize import Profiles
 from dicomrx.vault import Record, State
 
 _TEXT_LIMIT: Final = 1 << 24
-# When something was sent or marked, in our own documents: often the day of the study, and no date of it.
-_OUR_TIMES: Final = re.compile(rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d")
+# In our own documents: when something was sent or marked, often the day of the study and no date of it; sizes and counts, which are no IDs.
+_OURS: Final = re.compile(rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?|(?<=[:,\[])\s*\d+(?=\s*[,\]}])")
 
 
 @dataclass
@@ -110,7 +110,7 @@ class _Search:
         """Names and other files last, for they are searched for every instance's values."""
         sought = deid.Needles(_union(each.values for each in self._sought), _union(each.whole for each in self._sought))
         for number, data in self._others:
-            if _holds(sought, _OUR_TIMES.sub(b"", data)):
+            if _holds(sought, _OURS.sub(b"", data)):
                 self._report.survivors.append((self._names[number], "its text"))
         for number, name in enumerate(self._names):
             if deid.survivors(sought, name):

@@ -11,6 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
+from pydicom._uid_dict import UID_dictionary
+
 from dicomrx.deid import extra_rules, values
 from dicomrx.deid.dataset import Value
 from dicomrx.deid.dummies import DUMMIES
@@ -87,14 +89,16 @@ def pseudonym(context: Context, _tag: int, _vr: str, _value: bytes) -> bytes | N
 
 
 def new_uid(context: Context, _tag: int, _vr: str, value: bytes) -> bytes | None:
-    """U: each UID of the value by HMAC; those under 1.2.840.10008 are the standard's own and stay, empty ones too."""
-    return b"\\".join(_mapped(context, part, (extra_rules.STANDARD_ROOT,)) for part in value.split(b"\\"))
+    """U: each UID of the value by HMAC; those that PS3.6 registers stay, empty ones too.
+
+    Not all that begins as these do: some devices make their instances' UIDs so.
+    """
+    return b"\\".join(_mapped(context, part, ()) for part in value.split(b"\\"))
 
 
 def terminology_uid(context: Context, _tag: int, _vr: str, value: bytes) -> bytes | None:
     """U, but what the registry of code systems holds stays as well."""
-    kept = (extra_rules.STANDARD_ROOT, extra_rules.TERMINOLOGY_ROOT)
-    return b"\\".join(_mapped(context, part, kept) for part in value.split(b"\\"))
+    return b"\\".join(_mapped(context, part, extra_rules.TERMINOLOGY_ROOTS) for part in value.split(b"\\"))
 
 
 def keep_uid(context: Context, tag: int, vr: str, value: bytes) -> bytes | None:
@@ -104,7 +108,7 @@ def keep_uid(context: Context, tag: int, vr: str, value: bytes) -> bytes | None:
 
 def _mapped(context: Context, uid: bytes, kept: tuple[bytes, ...]) -> bytes:
     bare = uid.strip(b" \0")
-    if not bare or (bare.startswith(kept) and values.is_uid(bare)):
+    if not bare or bare.decode("latin-1") in UID_dictionary or (bare.startswith(kept) and values.is_uid(bare)):
         return bare
     return _uid(context.uid_key, bare)
 

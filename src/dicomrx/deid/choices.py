@@ -15,9 +15,13 @@ from dicomrx.deid.rules import FOREIGN_GROUPS, Rule, agreed_vr, basic_rule, gone
 
 _UTC_OFFSET: Final = tag_for_keyword("TimezoneOffsetFromUTC")
 _TEXT_VALUE: Final = tag_for_keyword("TextValue")
-# Published days, the same for everybody: moved, they would give the shift away.
-_EDITIONS: Final = frozenset(
-    tag_for_keyword(keyword) for keyword in ("ContextGroupVersion", "ContextGroupLocalVersion", "TemplateVersion", "TemplateLocalVersion")
+# Published days, the same for everybody or for all of a trial: moved, they would give the shift away.
+_PUBLISHED: Final = frozenset(
+    tag_for_keyword(keyword)
+    for keyword in (
+        *("ContextGroupVersion", "ContextGroupLocalVersion", "TemplateVersion", "TemplateLocalVersion", "HangingProtocolCreationDateTime"),
+        *("EthicsCommitteeApprovalEffectivenessStartDate", "EthicsCommitteeApprovalEffectivenessEndDate"),
+    )
 )
 _PRIVATE_TEXTS: Final = frozenset({"LO", "LT", "SH", "ST", "UC", "UT"})
 _PRIVATE_NUMBERS: Final = frozenset({*values.SIZES, "CS", "DS", "IS"}) - {"OW"}
@@ -50,7 +54,7 @@ def _chosen(letter: str, basic: Rule, tag: int, wire_vr: str | None, reason: str
     vr = agreed_vr(tag, wire_vr)
     if vr == "SQ":
         return Rule("R", vr, actions.remove, f"{reason}: its items are de-identified", chosen=True)
-    action = None if vr is None or (letter == "C" and tag in _EDITIONS) else _action(letter, tag, vr)
+    action = None if vr is None or (letter == "C" and tag in _PUBLISHED) else _action(letter, tag, vr)
     # Basic where it was sent as something else, is bytes that nothing can read, or would give the shift away.
     return basic if action is None else Rule(letter, vr, otherwise(action, basic.action), reason, chosen=True)
 

@@ -17,16 +17,36 @@ _PIXELS_BEGIN: Final = frozenset({0xDA, 0x90, 0xD9})
 
 
 def comment_segments(pixel_data: Value) -> Iterator[tuple[str, ...]]:
-    """The readings of every such segment, fragment by fragment of an encapsulated value (PS3.5 A.4); nothing for other pixel data.
+    """The readings of every such segment in the frames of an encapsulated value (PS3.5 A.4); nothing for other pixel data.
 
     No character set is declared in there: ASCII is read as it is, the rest as Latin-1, UTF-8, and without the zeros of UTF-16.
     """
+    frame: list[range] = []
+    for fragment in _fragments(pixel_data):
+        if pixel_data[fragment.start : fragment.start + 2] in _STARTS:
+            yield from _in_frame(pixel_data, frame)
+            frame = [fragment]
+        elif frame:
+            frame.append(fragment)
+    yield from _in_frame(pixel_data, frame)
+
+
+def _fragments(pixel_data: Value) -> Iterator[range]:
+    """Where the bytes of each are; the first is the offset table."""
     position = 0
     while pixel_data[position : position + 4] == _ITEM:
         length = int.from_bytes(pixel_data[position + 4 : position + 8], "little")
         begin, position = position + 8, position + 8 + length
-        if pixel_data[begin : begin + 2] in _STARTS:
-            yield from _segments(pixel_data, begin + 2, position)
+        yield range(begin, position)
+
+
+def _in_frame(pixel_data: Value, fragments: list[range]) -> Iterator[tuple[str, ...]]:
+    """Of a frame that lies in one fragment, as nearly all do, nothing is copied."""
+    if len(fragments) == 1:
+        yield from _segments(pixel_data, fragments[0].start + 2, fragments[0].stop)
+    elif fragments:
+        whole = b"".join(pixel_data[fragment.start : fragment.stop] for fragment in fragments)
+        yield from _segments(whole, 2, len(whole))
 
 
 def _segments(data: Value, position: int, end: int) -> Iterator[tuple[str, ...]]:

@@ -17,9 +17,11 @@ _UTC_OFFSET: Final = re.compile(_OFFSET)
 # Two of them, or one that is open to one side; a hyphen also begins an offset, which has four digits and no more.
 _RANGE: Final = re.compile(r"(?P<begin>(?:\d{8,14}(?:\.\d{1,6})?(?:[+-]\d{4})?)?)-(?P<end>(?:\d{8,14}(?:\.\d{1,6})?(?:[+-]\d{4})?)?)")
 
-# What programs write for no date: the same for everybody, so that a moved one would give the shift away.
+# What programs write for no date, and clocks begin with that were never set (the zero of Unix also as it is west of Greenwich): the same
+# for everybody, so that a moved one would give the shift away.
 _EARLIEST: Final = date(1901, 1, 1)
-_PLACEHOLDERS: Final = frozenset({date(1970, 1, 1), date(9999, 12, 31)})
+_LATEST: Final = date(2099, 12, 30)
+_PLACEHOLDERS: Final = frozenset({date(1904, 1, 1), date(1969, 12, 31), date(1970, 1, 1), date(1980, 1, 1), date(2000, 1, 1)})
 
 _AGE: Final = re.compile(r"(\d{1,4})([DWMY])")
 _A_YEAR: Final = {"D": 365, "W": 52, "M": 12, "Y": 1}
@@ -76,7 +78,7 @@ def _moved(vr: str, text: str, days: int) -> str | None:
 def is_placeholder(vr: str, text: str) -> bool:
     """True for a date that stands for none."""
     days = [found[0] for end in _ends(text) if (found := _parsed(vr, end))]
-    return any(day < _EARLIEST or day in _PLACEHOLDERS for day in days)
+    return any(not _EARLIEST <= day <= _LATEST or day in _PLACEHOLDERS for day in days)
 
 
 def is_time(text: str) -> bool:

@@ -8,7 +8,7 @@ from pydicom._dicom_dict import DicomDictionary
 from pydicom.datadict import dictionary_VR, keyword_for_tag
 from pydicom.tag import BaseTag
 
-from dicomrx.deid import safe_private
+from dicomrx.deid import safe_private, subject
 from dicomrx.deid.profile import Profile
 from dicomrx.deid.rules import Rule, named_rules, table
 from dicomrx.deid.structure import text_of
@@ -44,6 +44,7 @@ def describe(profile: Profile) -> Iterator[Described]:
         for creator, key, *_, meaning in safe_private.table():
             rule = profile.rule(int(key.replace("xx", _ANY_BLOCK), 16), None, creator)
             yield _described(f"{_tag_text(key)} {creator}: {meaning}", rule)
+    yield Described(f"{subject.WHAT}, in content items", "", "D", "no option keeps or moves a birth date, or tells an age over 89")
     yield _described("all that the dictionary does not know", profile.rule(_UNKNOWN, None))
 
 

@@ -55,8 +55,10 @@ _MONTHS: Final = _words("""
     september septembre septiembre settembre set october oktober okt octobre octubre ottobre ott nov november novembre noviembre
     dec december dezember dez décembre decembre déc diciembre dic dicembre
 """)
-# ... and these are months beside a bare number only: intravenous, magnitude, Magnetresonanztomographie, optical coherence.
+# ... and these are months beside a bare number only: intravenous, magnitude, Magnetresonanztomographie, optical coherence ...
 _ALSO_MONTHS: Final = _words("iv mag mrt oct")
+# ... and so are these the sex beside an age: metres, weighted.
+_ALSO_SEXES: Final = _words("m w")
 # Beside these it is part of an age, a telephone, an ID, a place.
 _PERSONAL: Final = _words("""
     geb geboren geburtsdatum gebdat born dob birth birthdate né née nés naissance nacido nacida nacimiento nato nata nascita
@@ -180,7 +182,7 @@ def _overshadowed(tokens: list[_Token]) -> Iterator[int]:
         letters = _DIGIT.sub("", token.folded) if token.has_digit else token.folded
         if letters in _MONTHS or token.folded in _PERSONAL:
             yield from (j for j in _near(i, _REACH, tokens) if tokens[j].has_digit)
-        elif letters in _ALSO_MONTHS:
+        elif letters in _ALSO_MONTHS | _ALSO_SEXES:
             yield from (j for j in _near(i, 1, tokens) if tokens[j].is_bare)
         elif token.folded in _TITLES:
             yield from range(i + 1, min(i + _REACH + 1, len(tokens)))

@@ -154,12 +154,11 @@ CLASS_UIDS: Final[Mapping[str, tuple[str, ...]]] = {
         "StoredInstanceTransferSyntaxUID",
     ),
 }
-# A terminology of a site's own names the site, so of these only what a public registry holds stays.
+# A terminology of a site's own names the site, so of these only what a public registry holds stays: DICOM's own and HL7's.
 TERMINOLOGY_UIDS: Final[Mapping[str, tuple[str, ...]]] = {
     "a terminology": ("CodingSchemeUID", "ContextUID", "MappingResourceUID"),
 }
-STANDARD_ROOT: Final = b"1.2.840.10008."
-TERMINOLOGY_ROOT: Final = b"2.16.840.1.113883.6."
+TERMINOLOGY_ROOTS: Final = (b"1.2.840.10008.2.16.", b"1.2.840.10008.6.1.", b"2.16.840.1.113883.6.")
 
 # Bytes that stay as they came.
 BULK: Final[Mapping[str, tuple[str, ...]]] = {
@@ -180,6 +179,9 @@ BULK: Final[Mapping[str, tuple[str, ...]]] = {
     "samples of a waveform": ("ChannelMaximumValue", "ChannelMinimumValue", "WaveformData", "WaveformPaddingValue"),
     "colours of a mesh": ("RecommendedDisplayCIELabValueList",),
 }
+
+# Numbers that are somebody's, though their VR is that of a measure.
+IDENTIFYING: Final[Mapping[str, tuple[str, ...]]] = {"the numbers of the patient's other studies": ("OtherStudyNumbers",)}
 
 CHARSET: Final[Mapping[str, tuple[str, ...]]] = {"the character set, of which every term must be known": ("SpecificCharacterSet",)}
 

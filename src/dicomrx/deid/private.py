@@ -2,6 +2,7 @@
 
 from typing import Final
 
+from dicomrx.deid import subject
 from dicomrx.deid.dataset import DataSet
 from dicomrx.deid.profile import Profile
 from dicomrx.deid.reading import raw_text
@@ -24,9 +25,9 @@ def is_creator(tag: int) -> bool:
 
 
 def rule_in(holder: DataSet, tag: int, wire_vr: str | None, profile: Profile) -> Rule:
-    """The profile's rule for an element of a data set or item; a private one goes by its creator there."""
+    """The profile's rule for an element of a data set or item; a private one goes by its creator there, a content item by its concept."""
     where = creator_tag(tag) if tag >> 16 & 1 else None
-    return profile.rule(tag, wire_vr, None if where is None else _creator(holder, where))
+    return subject.hidden(profile.rule(tag, wire_vr, None if where is None else _creator(holder, where)), holder, tag)
 
 
 def _creator(holder: DataSet, tag: int) -> str | None:

@@ -76,6 +76,7 @@ def named_rules() -> Mapping[int, tuple[str, Action, str]]:
         (extra_rules.TERMINOLOGY_UIDS, "U", actions.terminology_uid),
         (extra_rules.BULK, "K", actions.keep_bulk),
         (extra_rules.CHARSET, "K", actions.keep_charset),
+        (extra_rules.IDENTIFYING, "X", actions.remove),
     )
     return {
         _tag(keyword): (code, action, reason) for rules, code, action in kinds for reason, keywords in rules.items() for keyword in keywords
@@ -143,7 +144,7 @@ def _extra_rule(tag: int, vr: str) -> Rule:
     single = _single(vr)
     if tag in named_rules():
         code, action, reason = named_rules()[tag]
-        return Rule(code, single, action, reason)
+        return gone(reason) if code == "X" else Rule(code, single, action, reason)
     code, reason = extra_rules.BY_VR.get(single, ("X", "a VR that no rule knows"))
     if code == "X":
         return gone(reason)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Final, NamedTuple
 
+from pydicom._uid_dict import UID_dictionary
 from pydicom.datadict import keyword_for_tag, tag_for_keyword
 
 from dicomrx.deid import extra_rules, spellings
@@ -28,8 +29,10 @@ _IDS: Final = frozenset({"LO", "SH"})
 _NUMBERS: Final = frozenset({"AS", "AT", "CS", "DS", "FD", "FL", "IS", "SL", "SS", "SV", "TM", "UL", "US", "UV"})
 _DATES: Final = frozenset({"DA", "DT"})
 _KEPT: Final = frozenset({*_DATES, "UI"})
-# Codes and the maker's name, also where it says whose private elements follow, share words with names; they are searched only on demand.
-_INNOCENT: Final = frozenset({"Manufacturer", "ManufacturerModelName", *next(iter(extra_rules.CODES.values()))})
+# The maker's name, also where it says whose private elements follow, shares words with names; it is searched only on demand.
+_INNOCENT: Final = frozenset({"Manufacturer", "ManufacturerModelName"})
+# So do codes, but an ID or a date with its digits is none of them.
+_CODES: Final = frozenset(keyword for keywords in extra_rules.CODES.values() for keyword in keywords)
 # What de-identification itself writes at the top level, in words that are somebody's name.
 _OURS: Final = frozenset(
     tag_for_keyword(keyword)
@@ -42,13 +45,17 @@ _DATE_TIMES: Final = frozenset({10, 12, 14})
 
 
 class Place(NamedTuple):
-    """A value, by the data set or item that holds it; `texts` are the readings of it in the character sets in question."""
+    """A value, by the data set or item that holds it; `texts` are the readings of it in the character sets in question.
+
+    `is_code`: words in it are no names.
+    """
 
     holder: DataSet
     tag: int
     vr: str | None
     value: Value
     texts: tuple[str, ...]
+    is_code: bool = False
 
 
 @lru_cache(maxsize=8192)
@@ -106,7 +113,8 @@ class Needles:
 def needles(instance: Instance, profile: Profile = BASIC) -> Needles:
     """What the profile removes of the original.
 
-    As tokens: name parts of 4 letters or more, IDs of 5 characters or more, dates in usual spellings, UIDs. As whole values only: shorter
+    As tokens: name parts of 4 letters or more, IDs of 5 characters or more, also with other separators, and their numbers of 5 digits or
+    more, dates in usual spellings, UIDs. As whole values only: shorter
     ones, but for numbers of one or two digits, which count stacks and segments everywhere.
     """
     gathered = _Gathered()
@@ -123,7 +131,7 @@ def survivors(
     """The keywords of the elements of `output` in which a needle stands, at any depth; ["name"] where `output` is a file or folder name.
 
     Searched are text VRs, and the comment and application segments of JPEG and JPEG 2000 pixel data; never pixels. `everywhere`
-    also searches coded strings, numbers, codes and the maker's name, where an innocent word is more often a name than a leak is.
+    also searches coded strings, numbers, the maker's name, and codes for names, where an innocent word is more often a name than a leak is.
     A value that is `pseudonym` is none, whatever the original was called.
     """
     if isinstance(output, str):
@@ -154,6 +162,8 @@ def hit(sought: Needles, place: Place, pseudonym: str, profile: Profile) -> bool
     for text in place.texts:
         if text.casefold() != pseudonym.casefold():
             found |= sought.matches(text)
+    if place.is_code:
+        found = {value for value in found if any(map(str.isdecimal, value))}
     rule = rule_in(place.holder, place.tag, place.vr, profile) if found else None
     if rule is not None and rule.chosen and place.vr in _DATES and rule.code == "C":
         return bool(found & sought.dates.get(place.tag, frozenset()))
@@ -168,7 +178,8 @@ def places(dataset: DataSet, charsets: frozenset[tuple[str, ...]], profile: Prof
             for segment in comment_segments(value):
                 yield Place(holder, tag, vr, value, segment)
         elif everywhere or (vr in _TEXT and not _is_innocent(tag, profile)):
-            yield Place(holder, tag, vr, value, _readings(bytes(value), charset, charsets))
+            is_code = not everywhere and _keyword(tag) in _CODES
+            yield Place(holder, tag, vr, value, _readings(bytes(value), charset, charsets), is_code)
 
 
 def _is_innocent(tag: int, profile: Profile) -> bool:
@@ -237,7 +248,9 @@ class _Gathered:
     def _name(self, text: str) -> None:
         for person in text.replace("=", "\\").split("\\"):
             words = [word for word in spellings.WORD.findall(person) if word.isalpha()]
-            self._take(word for word in words if len(word) >= NAME_LETTERS)
+            long = [word for word in words if len(word) >= NAME_LETTERS]
+            self._take(iter(long))
+            self._values.update(*map(spellings.of_word, long))
             self._whole |= {name for name in spellings.of_name(words) if len(name) > 1}
 
     def _date(self, tag: int, text: str) -> None:
@@ -251,10 +264,11 @@ class _Gathered:
         for value in (part.strip() for part in text.split("\\")):
             if len(value) >= ID_CHARACTERS and spellings.WORD.search(value):
                 self._take(iter([value]))
+                self._values.update(spelled for spelled in spellings.of_id(value) if len(spelled) >= ID_CHARACTERS)
             elif len(value) > 2 or (len(value) > 1 and not value.isdecimal()):  # noqa: PLR2004 - one or two digits count something
                 self._whole.add(" ".join(spellings.WORD.findall(value)))
 
 
 def _names_instance(uid: str) -> bool:
-    standard = uid.startswith((extra_rules.STANDARD_ROOT.decode(), extra_rules.TERMINOLOGY_ROOT.decode()))
-    return len(uid) >= ID_CHARACTERS and not standard
+    public = uid in UID_dictionary or uid.startswith(tuple(root.decode() for root in extra_rules.TERMINOLOGY_ROOTS))
+    return len(uid) >= ID_CHARACTERS and not public

@@ -1,6 +1,7 @@
 """How one value is written by different people: dates, names, and what stands alone in a text."""
 
 import re
+import unicodedata
 from functools import lru_cache
 from typing import Final
 
@@ -12,6 +13,8 @@ _MONTHS: Final = (
     "january", "february", "march", "april", "may", "june", "july", "august", "september", "october", "november", "december",
 )  # fmt: skip
 _NUMBER_OR_UID: Final = re.compile(r"[\d.]+")
+_PLAIN: Final = str.maketrans({"ä": "ae", "ö": "oe", "ü": "ue", "å": "aa", "æ": "ae", "ø": "oe", "œ": "oe", "ł": "l", "đ": "d"})
+_PIECE: Final = re.compile(r"\d+|[^\W\d_]+")
 
 
 @lru_cache(maxsize=1024)
@@ -23,9 +26,25 @@ def of_date(year: str, month: str, day: str) -> tuple[str, ...]:
     for m, d in {(month, day), (month.lstrip("0"), day.lstrip("0"))}:
         for s in "-./: ":
             made |= {f"{year}{s}{m}{s}{d}", f"{d}{s}{m}{s}{year}", f"{m}{s}{d}{s}{year}"}
+        for s in "-./":
+            made |= {f"{year[2:]}{s}{m}{s}{d}", f"{d}{s}{m}{s}{year[2:]}", f"{m}{s}{d}{s}{year[2:]}"}
         for name in (_MONTHS[int(month) - 1], _MONTHS[int(month) - 1][:3]):
-            made |= {f"{d} {name} {year}", f"{d}-{name}-{year}", f"{d}. {name} {year}", f"{name} {d} {year}", f"{name} {d}, {year}"}
+            made |= {f"{d}{s}{name}{s}{y}" for s in ("", " ", "-") for y in (year, year[2:])}
+            made |= {f"{d}. {name} {year}", f"{name} {d} {year}", f"{name} {d}, {year}"}
     return tuple(sorted(made))
+
+
+def of_id(value: str) -> set[str]:
+    """An ID with other separators and with none, and each number in it, without its leading zeros too."""
+    pieces = _PIECE.findall(value)
+    numbers = {piece for piece in pieces if piece.isdecimal()}
+    return {value, *(s.join(pieces) for s in ("", *" -_./")), *numbers, *(number.lstrip("0") for number in numbers)}
+
+
+def of_word(word: str) -> set[str]:
+    """A part of a name, folded, also as a keyboard without its letters writes it."""
+    bare = "".join(letter for letter in unicodedata.normalize("NFKD", word) if not unicodedata.combining(letter))
+    return {word, word.translate(_PLAIN), bare.translate(_PLAIN)}
 
 
 def of_name(words: list[str]) -> set[str]:

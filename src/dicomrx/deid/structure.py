@@ -111,7 +111,7 @@ class _Parser:
         head = self._header(at, limit, implicit)
         tag, vr, kind, length, begin = head
         if tag in found:
-            self._unreadable(f"{text_of(tag)} stands twice in one data set")
+            self._unreadable(f"{_shown(tag)} stands twice in one data set")
         self._elements += 1
         if self._elements > MAX_ELEMENTS:
             self._unreadable(f"more than {MAX_ELEMENTS} elements")
@@ -135,12 +135,12 @@ class _Parser:
             high, low, code, length = self._explicit.unpack_from(self._window, index)
         tag = high << 16 | low
         if high == 0xFFFE:  # noqa: PLR2004 - the group of items and delimiters
-            self._unreadable(f"{text_of(tag)} where an element should begin")
+            self._unreadable(f"{_shown(tag)} where an element should begin")
         if implicit:
             return tag, None, _kind(tag), length, at + 8
         vr = _VRS.get(code)
         if vr is None:
-            self._unreadable(f"{text_of(tag)} has no VR of the standard")
+            self._unreadable(f"{_shown(tag)} has no VR of the standard")
         if vr in _SHORT:
             return tag, vr, vr, length, at + 8
         index = self._show(at + 8, 4, limit)
@@ -157,11 +157,11 @@ class _Parser:
         tag, vr, kind, _, begin = head
         if kind in _FRAGMENTED and tag == _PIXEL_DATA:
             if not self._encoding.encapsulated:
-                self._unreadable(f"{text_of(tag)} has no length in a transfer syntax that wants one")
+                self._unreadable(f"{_shown(tag)} has no length in a transfer syntax that wants one")
             end = self._fragments(tag, begin, limit)
             return Element(tag, vr, Bulk(self._stream, range(begin, end)), undefined=True), end + 8
         if kind not in {"SQ", "UN", ""}:
-            self._unreadable(f"{text_of(tag)} has no length, and is no sequence")
+            self._unreadable(f"{_shown(tag)} has no length, and is no sequence")
         # UN without a length is a sequence of implicit VR, in every transfer syntax (PS3.5 6.2.2).
         items, end = self._items(tag, begin, limit, implicit, depth, delimited=True)
         return Element(tag, "SQ", b"", items, undefined=True), end
@@ -176,7 +176,7 @@ class _Parser:
             if head == _SEQUENCE_END and delimited:
                 break
             if head != _ITEM:
-                self._unreadable(f"{text_of(tag)} holds {text_of(head)} where an item should begin")
+                self._unreadable(f"{_shown(tag)} holds something else where an item should begin")
             if length != _UNDEFINED and at + length > limit:
                 self._beyond(tag)
             end = limit if length == _UNDEFINED else at + length
@@ -208,7 +208,7 @@ class _Parser:
             if head == _SEQUENCE_END:
                 return at
             if head != _ITEM or length == _UNDEFINED:
-                self._unreadable(f"{text_of(tag)} holds {text_of(head)} where a fragment should begin")
+                self._unreadable(f"{_shown(tag)} holds something else where a fragment should begin")
             at += 8 + length
             if at > limit:
                 self._beyond(tag)
@@ -238,11 +238,16 @@ class _Parser:
 
     @staticmethod
     def _beyond(tag: int) -> NoReturn:
-        raise Reject("truncated", f"{text_of(tag)} is longer than what holds it")
+        raise Reject("truncated", f"{_shown(tag)} is longer than what holds it")
 
     @staticmethod
     def _unreadable(detail: str) -> NoReturn:
         raise Reject("unreadable", detail)
+
+
+def _shown(tag: int) -> str:
+    """A tag for a message; one of no attribute may be bytes of a value, read out of step, and those are nobody's business."""
+    return text_of(tag) if tag >> 16 == 0xFFFE or known_vr(tag) else "an unknown element"  # noqa: PLR2004
 
 
 def _in_order(found: DataSet) -> DataSet:

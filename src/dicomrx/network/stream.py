@@ -9,7 +9,7 @@ import ssl
 import time
 from typing import Final
 
-_AHEAD: Final = 256 << 10
+_AHEAD: Final = 1 << 20  # a CT image at once: each call gives up the interpreter to the other associations, and waits to get it back
 MAX_PDU_READ: Final = 1 << 20  # an A-ASSOCIATE-RQ with 128 contexts of many transfer syntaxes; of others only what is no P-DATA
 _ONE: Final = b"\1" + bytes(7)
 _NOT_NOW: Final = (BlockingIOError, ssl.SSLWantReadError)

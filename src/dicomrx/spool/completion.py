@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from dicomrx.spool import evidence
 from dicomrx.spool.clock import utc
-from dicomrx.spool.evidence import Sighting
+from dicomrx.spool.evidence import Sighting, sender_of
 from dicomrx.spool.layout import Spool
 from dicomrx.spool.ledger import Fate
 from dicomrx.spool.studies import Entry, Study
@@ -49,11 +49,12 @@ class Rules:
         """What the instances of a study wait; the longest of all rules where not all of them are known."""
         if not whole:
             return max([self.quiet_s, *self.by_ae.values(), *self.by_modality.values()])
-        kinds = {(sighting.calling_ae, sighting.modality) for sighting in sightings}
+        kinds = {(sighting.sender, sighting.modality) for sighting in sightings}
         return max((self._instance_s(*kind) for kind in kinds), default=self.quiet_s)
 
-    def _instance_s(self, calling_ae: str, modality: str) -> float:
-        ruled = [table[key] for table, key in ((self.by_ae, calling_ae), (self.by_modality, modality)) if key in table]
+    def _instance_s(self, sender: str, modality: str) -> float:
+        by_sender = {sender_of(calling_ae): seconds for calling_ae, seconds in self.by_ae.items()}
+        ruled = [table[key] for table, key in ((by_sender, sender), (self.by_modality, modality)) if key in table]
         return max(ruled, default=self.quiet_s)
 
 

@@ -1,4 +1,4 @@
-"""`.run/evidence/`: what each arrival told of its study, a line each; pseudonyms, AE titles, codes and numbers only.
+"""`.run/evidence/`: what each arrival told of its study, a line each; pseudonyms, codes and numbers only.
 
 It may lengthen a wait, never shorten one: an instance of which no line tells counts as one of the slowest sender's. So the line of a
 filed instance need not be durable, its file shows that it is lost; all other lines are synced.
@@ -8,6 +8,7 @@ import contextlib
 import os
 import re
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Final, Self
 
@@ -19,15 +20,15 @@ from dicomrx.spool.names import Arrival
 _NONE: Final = "-"
 _NUMBER: Final = re.compile(r"[+-]?\d{1,12}", re.ASCII)  # PS3.5 6.2, IS
 _MODALITY: Final = re.compile(r"[A-Z0-9_]{1,16}", re.ASCII)  # PS3.5 6.2, CS, without spaces
-_AE_TITLE: Final = re.compile(r"[ -\[\]-~]{1,16}")  # PS3.5 6.2, AE
 _FIELDS: Final = 7
+_DIGITS: Final = 16
 
 
 @dataclass(frozen=True, slots=True)
 class Sighting:
     """One arrival of a study: `run` and `association` brought it (association 0: adopted or requeued).
 
-    `number` is its InstanceNumber, None where it has none; `modality` and `calling_ae` are empty where it names none.
+    `number` is its InstanceNumber, None where it has none; `modality` and `sender` are empty where it names none.
     """
 
     fate: Fate
@@ -37,7 +38,7 @@ class Sighting:
     instance: str
     number: int | None
     modality: str
-    calling_ae: str
+    sender: str
 
     @classmethod
     def of(cls, arrival: Arrival, fate: Fate, names: tuple[str, str], told: tuple[str, str, str]) -> Self:
@@ -53,7 +54,7 @@ class Sighting:
             *names,
             number=int(number) if _NUMBER.fullmatch(number) else None,
             modality=modality if _MODALITY.fullmatch(modality) else "",
-            calling_ae=calling if _AE_TITLE.fullmatch(calling) else "",
+            sender=sender_of(calling),
         )
 
     @classmethod
@@ -61,16 +62,21 @@ class Sighting:
         """The sighting in a line, or None for one that a crash or a full disk spoiled."""
         parts = line.split(" ", _FIELDS - 1)
         with contextlib.suppress(ValueError):
-            fate, source, series, instance, number, modality, calling = parts
+            fate, source, series, instance, number, modality, sender = parts
             run, _, association = source.partition("-")
             sequence = None if number == _NONE else int(number)
-            return cls(Fate(fate), run, int(association), series, instance, sequence, "" if modality == _NONE else modality, calling)
+            return cls(Fate(fate), run, int(association), series, instance, sequence, "" if modality == _NONE else modality, sender)
         return None
 
     def __str__(self) -> str:
         number = _NONE if self.number is None else self.number
         source = f"{self.run}-{self.association}"
-        return f"{self.fate} {source} {self.series} {self.instance} {number} {self.modality or _NONE} {self.calling_ae}"
+        return f"{self.fate} {source} {self.series} {self.instance} {number} {self.modality or _NONE} {self.sender}"
+
+
+def sender_of(calling_ae: str) -> str:
+    """What stands for a calling AE title: who knows the title finds it, and nobody reads it. Empty for none."""
+    return sha256(calling_ae.encode()).hexdigest()[:_DIGITS] if calling_ae else ""
 
 
 def note(spool: Spool, study: str, sighting: Sighting) -> None:

@@ -207,7 +207,8 @@ def entries(folder: Path) -> list[Entry]:
         if not is_pseudonymous_uid(series.name) or not series.is_dir():
             found.append(Entry(series.name, "", -1))
             continue
-        found += [_entry(series.name, item) for item in os.scandir(series) if visible(item.name)]
+        with os.scandir(series) as items:  # one that is taken away meanwhile ends it
+            found += [_entry(series.name, item) for item in items if visible(item.name)]
     return sorted(found, key=lambda entry: (entry.series, entry.instance, entry.size))
 
 

@@ -43,7 +43,12 @@ class Profiles:
     def of(cls, settings: Settings) -> "Profiles":
         """As the settings say; raises ConfigError, naming the setting and the file."""
         by_ae = {row.calling_ae: _profile("AE_PROFILES", row.profile) for row in settings.ae_profiles}
-        return cls(_profile("PROFILE", settings.profile), by_ae)
+        made = cls(_profile("PROFILE", settings.profile), by_ae)
+        if {"full-dates", "modified-dates"} <= frozenset().union(*(profile.options for profile in made.all)):
+            both = f"{ENV_PREFIX}PROFILE and {ENV_PREFIX}AE_PROFILES"
+            msg = f"{both}: one keeps full dates and one moves them, so who has a patient's images of both knows the shift: choose one"
+            raise ConfigError(msg)
+        return made
 
     @property
     def all(self) -> tuple[deid.Profile, ...]:
