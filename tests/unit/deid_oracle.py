@@ -20,7 +20,8 @@ from pydicom.tag import BaseTag
 from pydicom.uid import UID
 from pydicom.values import convert_SQ
 
-from dicomrx.deid import Context, Profile, values
+from dicomrx.deid import Context, DataSet, Profile, subject, values
+from dicomrx.deid.dataset import Element
 from dicomrx.deid.dummies import SEQUENCES, Item
 from dicomrx.deid.encoding import Encoding
 from tests.unit.deid_files import LONG
@@ -88,6 +89,14 @@ def _items(part: Part) -> Iterable[Dataset] | None:
     return None
 
 
+def _concept(source: Dataset) -> DataSet:
+    """What a content item is about, as a rule asks for it."""
+    part = _part(source, 0x0040A043)
+    items = None if part is None else _items(part)
+    told = [DataSet({0x00080100: Element(0x00080100, None, _value(item, 0x00080100))}) for item in items or ()]
+    return DataSet({0x0040A043: Element(0x0040A043, None, items=told)})
+
+
 class _Oracle:
     def __init__(self, encoding: Encoding, profile: Profile) -> None:
         self._encoding = encoding
@@ -114,6 +123,7 @@ class _Oracle:
         part = _part(source, tag)
         assert part is not None
         rule = self._profile.rule(tag, self._encoding.wire_vr(part.VR), self._creator(source, tag))
+        rule = subject.hidden(rule, _concept(source), tag)
         if rule.vr is None:
             return None
         if rule.vr == "SQ":
