@@ -19,12 +19,13 @@ from hypothesis import HealthCheck, given, settings
 from dicomrx import deid
 from dicomrx.cli.restoring import from_vault
 from dicomrx.errors import PermissionRefused, Reject
+from dicomrx.profiles import Profiles
 from dicomrx.restore import Kind, restore
 from dicomrx.runner import Job
 from dicomrx.spool import durable
 from dicomrx.spool.intake import Intake
 from dicomrx.spool.layout import Spool
-from dicomrx.stages.anonymize import Anonymize, Profiles
+from dicomrx.stages.anonymize import Anonymize
 from dicomrx.vault import open_bound
 from tests.spool_rig import receive
 from tests.unit.deid_files import (

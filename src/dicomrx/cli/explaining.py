@@ -13,8 +13,9 @@ from dicomrx import deid
 from dicomrx.deid.explaining import Row
 from dicomrx.deid.structure import text_of
 from dicomrx.errors import NoInputError, PermissionRefused, Reject
+from dicomrx.profiles import Profiles
 from dicomrx.settings import Settings
-from dicomrx.stages.anonymize import Profiles, who_of
+from dicomrx.stages.anonymize import who_of
 from dicomrx.text import safe
 from dicomrx.vault import Placeholders, State, Who
 

@@ -41,7 +41,7 @@ Paths = Annotated[list[str] | None, typer.Argument(metavar="[PATH]...", help="st
 def run_all(resolution: Resolution, *, once: Once = False) -> None:
     """Run every stage together, each in a process of its own. AUTO_UPLOAD decides whether complete studies are also sent."""
     from dicomrx.cli import running
-    from dicomrx.stages.anonymize import Profiles
+    from dicomrx.profiles import Profiles
 
     settings = resolution.settings
     with running.logged(settings, "all"):

@@ -11,9 +11,9 @@ from typing import BinaryIO, Final, cast
 from dicomrx import deid
 from dicomrx.cli.restoring import records
 from dicomrx.errors import DicomrxError, NoInputError, Reject
+from dicomrx.profiles import Profiles
 from dicomrx.restore import is_dicom_file
 from dicomrx.settings import Settings
-from dicomrx.stages.anonymize import Profiles
 from dicomrx.vault import Record, State
 
 _TEXT_LIMIT: Final = 1 << 24
