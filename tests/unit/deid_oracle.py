@@ -26,6 +26,7 @@ from dicomrx.deid.dummies import SEQUENCES, Item
 from dicomrx.deid.encoding import Encoding
 from tests.unit.deid_files import LONG
 
+PIXEL_DATA = 0x7FE00010
 UNDEFINED = 0xFFFFFFFF
 Part = DataElement | RawDataElement
 
@@ -134,8 +135,8 @@ class _Oracle:
                 return self._sequence(tag, [self._joined(self.dataset(item, context)) for item in items])
             keyword = [word for word in SEQUENCES if tag_for_keyword(word) == tag]
             return self._sequence(tag, self._made(SEQUENCES[keyword[0]][0]) if rule.code == "D" and items else [])
-        if isinstance(part, DataElement):
-            return None
+        if isinstance(part, DataElement) or (part.length == UNDEFINED and tag != PIXEL_DATA):
+            return None  # what came without a length is a sequence, whatever it should have been
         value = rule.action(context, tag, rule.vr, part.value or b"")
         return None if value is None else self._leaf(tag, rule.vr, bytes(value), undefined=part.length == UNDEFINED)
 

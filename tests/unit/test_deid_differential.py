@@ -12,7 +12,7 @@ from dicomrx.deid import Profile, deidentify, read, write
 from dicomrx.deid.own_words import own_words
 from dicomrx.errors import Reject
 from tests.unit import deid_oracle
-from tests.unit.deid_files import CONTEXT, EXPLICIT, IMPLICIT, LONG, PROFILES, bundled, file_of, item, joined, needed, tag_of
+from tests.unit.deid_files import CONTEXT, EXPLICIT, IMPLICIT, LONG, PROFILES, bundled, element, file_of, item, joined, needed, tag_of
 from tests.unit.test_deid_fuzz import EXAMPLES, files
 
 END = struct.pack("<HHI", 0xFFFE, 0xE0DD, 0)
@@ -90,3 +90,12 @@ def test_items_of_implicit_vr_in_explicit_vr_come_out_the_same_by_both_ways(vr: 
     sequence = tag + vr + (struct.pack("<xxI", 0xFFFFFFFF) + inner + END if delimited else struct.pack("<xxI", len(inner)) + inner)
     parts = {tag: unpadded(tag, *found, EXPLICIT) for tag, found in needed().items()} | {tag_of("CTExposureSequence"): sequence}
     assert is_equal(file_of(b"".join(part for _, part in sorted(parts.items()))), PROFILES[0])
+
+
+def test_a_safe_private_element_without_a_length_is_no_value_by_both_ways() -> None:
+    """Found among ten thousand by the property above: what the standard lists as a number came as an empty sequence."""
+    parts = {tag: element(tag, *found, IMPLICIT) for tag, found in needed().items()}
+    parts |= {0x00E10010: element(0x00E10010, "LO", b"ELSCINT1", IMPLICIT), 0x00E11021: struct.pack("<HHI", 0xE1, 0x1021, 0xFFFFFFFF) + END}
+    file = file_of(b"".join(part for _, part in sorted(parts.items())), IMPLICIT)
+    assert is_equal(file, PROFILES[1])
+    assert 0x00E11021 not in deidentify(read(io.BytesIO(file)), CONTEXT, PROFILES[1]).dataset
