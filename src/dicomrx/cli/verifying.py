@@ -92,8 +92,8 @@ class _Search:
             msg = "the search does not find the original's own values in the original"
             raise NoInputError(msg)
         self._sought.append(sought)
-        file.seek(0)
         found = deid.survivors(sought, output.dataset, pseudonym=self._state.pseudonym(record.patient), profile=profile)
+        file.seek(0)  # last: big values are read from the file while they are searched
         outside = {"the preamble or file meta": file.read(output.dataset_offset), "behind the data set": behind}
         found += [where for where, data in outside.items() if _holds(sought, data)]
         self._report.survivors += [(name, where) for where in dict.fromkeys(found)]
