@@ -18,6 +18,10 @@ SAMPLES: dict[str, tuple[str, str, str]] = {
     "calling_ae": ("A1", "A2", "A3,B3"),
     "allow_hosts": ("10.0.0.1", "10.0.0.2", "10.0.0.0/8,192.168.1.7"),
     "max_connections": ("5", "6", "7"),
+    "engine": ("pynetdicom", "lane", "pynetdicom"),
+    "tls_cert": ("f-tls.pem", "c-tls.pem", "e-tls.pem"),
+    "tls_key": ("f-tls.key", "c-tls.key", "e-tls.key"),
+    "tls_ca": ("f-tls-ca.pem", "c-tls-ca.pem", "e-tls-ca.pem"),
     "storage_dir": ("f-spool", "c-spool", "e-spool"),
     "state_dir": ("f-state", "c-state", "e-state"),
     "zip_dir": ("f-zips", "c-zips", "e-zips"),
@@ -53,7 +57,7 @@ SAMPLES: dict[str, tuple[str, str, str]] = {
     "log_level": ("DEBUG", "ERROR", "WARNING"),
     "log_file": ("f.log", "c.log", "e.log"),
 }
-ONE_VALUE_YET = {"engine", "tls_cert", "tls_key", "tls_ca", "vault_days"}
+ONE_VALUE_YET = {"vault_days"}
 
 
 def dicomrx(tmp_path: Path, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
@@ -144,12 +148,10 @@ def test_a_secret_from_a_file_and_directly_is_78_and_nothing_shows_it(tmp_path: 
     assert "hush" not in one.stdout + one.stderr + both.stdout + both.stderr
 
 
-@pytest.mark.parametrize("name", sorted(ONE_VALUE_YET))
-def test_what_is_known_but_not_carried_out_is_refused(tmp_path: Path, name: str) -> None:
-    value = {"engine": "lane", "vault_days": "30"}.get(name, str(tmp_path / "x.pem"))
-    done = dicomrx(tmp_path, "config", **{TABLE[name].env: value})
+def test_what_is_known_but_not_carried_out_is_refused(tmp_path: Path) -> None:
+    done = dicomrx(tmp_path, "config", DICOM_RECEIVER_VAULT_DAYS="30")
     assert done.returncode == 78
-    assert TABLE[name].env in done.stderr
+    assert "DICOM_RECEIVER_VAULT_DAYS" in done.stderr
 
 
 def test_log_level_and_log_file_work(tmp_path: Path) -> None:

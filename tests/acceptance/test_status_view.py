@@ -42,6 +42,16 @@ class Terminal:
     def screen(self, name: str) -> list[str]:
         return self._run("capture-pane", "-p", "-t", name).splitlines()
 
+    def steady(self, name: str) -> list[str]:
+        """The lines of a pane once two looks agree: one may fall into the drawing of a screen."""
+        seen = self.screen(name)
+        while True:
+            time.sleep(0.02)
+            again = self.screen(name)
+            if again == seen:
+                return seen
+            seen = again
+
     def press(self, name: str, key: str) -> None:
         self._run("send-keys", "-t", name, key)
 
@@ -100,7 +110,7 @@ def test_status_watch_shows_each_study_on_its_way_during_the_demo_and_nobody(ter
     assert nobody.found_in("compressedsamples^ct1")
     screens = []
     deadline = time.monotonic() + 90
-    while set(states(screen := terminal.screen("status"))) != {"sent"}:
+    while set(states(screen := terminal.steady("status"))) != {"sent"}:
         assert time.monotonic() < deadline, "\n".join(screen)
         screens.append(screen)
         assert not nobody.found_in("\n".join(terminal.screen("demo")))

@@ -654,10 +654,11 @@ def test_one_study_that_meets_a_conflict_for_ever_does_not_stop_the_others(spool
 def test_a_large_study_does_not_hold_back_those_behind_it(spool: Spool, api: DemoApi, client: ApiClient) -> None:
     complete(spool)
     rest = [f"2.25.{number}" for number in range(300, 310)]
-    done = threading.Event()
+    begun, done = threading.Event(), threading.Event()
 
     def slow_first(arrival: Arrival) -> Fault | None:
         if arrival == Arrival(UPLOAD, 1):
+            begun.set()
             done.wait(20)  # until all the others are sent, those that come later too
         return None
 
@@ -666,10 +667,11 @@ def test_a_large_study_does_not_hold_back_those_behind_it(spool: Spool, api: Dem
     thread = threading.Thread(target=runner.forever)
     thread.start()
     try:
+        assert begun.wait(15)
         for study in rest:
             complete(spool, study)
         wait_until(lambda: len(api.accepted) == len(rest), 15)
-        assert names(spool.outbox) == [f"{STUDY}.1"]
+        wait_until(lambda: names(spool.outbox) == [f"{STUDY}.1"], 15)
         done.set()
         wait_until(lambda: len(api.accepted) == 1 + len(rest), 15)
     finally:
