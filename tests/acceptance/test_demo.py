@@ -334,7 +334,7 @@ SPOILERS: dict[Callable[[Spoiled], None], str] = {
     do_not_restore: "was not restored",
     restore_something_else_beside_it: "`restore` wrote 1 files that belong to no upload",
     lose_from_quarantine: "is neither uploaded nor in quarantine as expected (truncated): 0 uploaded",
-    quarantine_for_another_reason: "as expected (burned-in): 0 uploaded, 1 in quarantine as unreadable",
+    quarantine_for_another_reason: "1 in quarantine as unreadable",
     quarantine_an_image_that_should_arrive: "as expected (uploaded): 0 uploaded, 1 in quarantine as burned-in",
     quarantine_as_conflict_what_has_no_rival: "as expected (uploaded): 0 uploaded, 1 in quarantine as conflict",
     upload_what_should_be_in_quarantine: "as expected (burned-in): 1 uploaded",

@@ -230,7 +230,10 @@ def test_a_good_echo_from_elsewhere_is_answered_at_once_and_memory_stays_small(r
         while attackers.running:
             took.append(receiver.echo_takes())
             time.sleep(0.1)
-    assert max(took) < max(1.0, 10 * at_rest)  # a second, where the machine has nothing else to do
+    limit = max(1.0, 10 * at_rest)  # a second, where the machine has nothing else to do
+    # On a busy one an echo may find the queue of new connections full: TCP tries again after a second.
+    assert sum(seconds >= limit for seconds in took) <= 1
+    assert max(took) < 2 * limit
     assert receiver.peak() < 200 << 20
     assert list(receiver.incoming.iterdir()) == []
     eventually(lambda: receiver.descriptors() <= before, 20)
