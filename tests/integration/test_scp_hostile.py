@@ -231,8 +231,8 @@ def test_a_good_echo_from_elsewhere_is_answered_at_once_and_memory_stays_small(r
             took.append(receiver.echo_takes())
             time.sleep(0.1)
     limit = max(1.0, 10 * at_rest)  # a second, where the machine has nothing else to do
-    # On a busy one an echo may find the queue of new connections full: TCP tries again after a second.
-    assert sum(seconds >= limit for seconds in took) <= 1
+    # On a busy one an echo may find the queue of new connections full of resets: TCP tries again after a second.
+    assert sum(seconds >= limit for seconds in took) <= (kind == "resets")
     assert max(took) < 2 * limit
     assert receiver.peak() < 200 << 20
     assert list(receiver.incoming.iterdir()) == []
