@@ -34,7 +34,7 @@ Complete = Annotated[
     str | None,
     typer.Option("--complete", metavar="STUDY", help="mark this open study (pseudonymous UID, or all) now, whatever is on its way"),
 ]
-Paths = Annotated[list[str] | None, typer.Argument(metavar="[PATH]...", help="studies to send: folder, zip or pseudonymous Study UID")]
+Paths = Annotated[list[str] | None, typer.Argument(metavar="PATH", help="studies to send: folder, zip or pseudonymous Study UID")]
 
 
 @with_settings(*options.ALL)
