@@ -30,6 +30,8 @@ def _run() -> int:
     try:
         app()
     except SystemExit as end:
+        if isinstance(end.__context__, BrokenPipeError):  # whoever reads has had enough; Typer's 1 would be a finding
+            return _IO_ERROR
         code = end.code if isinstance(end.code, int) else 0
         return UsageError.exit_code if code == _TYPER_USAGE else code
     except DicomrxError as error:
@@ -43,8 +45,6 @@ def _run() -> int:
 
 def _unforeseen(error: Exception) -> int:
     """Tell the kind of an error and its place, not its message, which may quote a value."""
-    if isinstance(error, BrokenPipeError):
-        return 0
     if isinstance(error, OSError):
         return _say(f"{error.strerror or type(error).__name__} at {_where(error)}", _IO_ERROR)
     return _say(f"a bug: {type(error).__name__} at {_where(error)}", _BUG)

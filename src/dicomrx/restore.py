@@ -3,15 +3,15 @@
 import os
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
 from hashlib import sha256
 from pathlib import Path, PurePosixPath
-from shutil import copyfileobj
-from typing import BinaryIO, Final, cast
+from typing import BinaryIO, Final
 
 from dicomrx.errors import CannotCreateError, DicomrxError, NoInputError
+from dicomrx.sources import Opened, in_folder, in_zip, opened, opened_zip
 from dicomrx.spool import durable
 
 _PREAMBLE: Final = 128
@@ -58,39 +58,31 @@ def restore(source: Path, out: Path, originals: Originals) -> Report:
     kind = Kind.of(source)
     report = Report()
     if kind is Kind.FOLDER:
-        for path in sorted(source.rglob("*")):
+        for path, file in in_folder(source):
             relative = path.relative_to(source)
-            if path.is_file() and not path.is_symlink() and not any(part.startswith(".") for part in relative.parts):
-                with path.open("rb") as file:
-                    _one(file, str(relative), out / relative, originals, report)
+            if not any(part.startswith(".") for part in relative.parts):
+                _one(file, str(relative), out / relative, originals, report)
     elif kind is Kind.ZIP:
-        for name, member in _members(source, report):
-            _one(member, name, out / name, originals, report)
+        with opened_zip(source) as bundle:
+            for name, file in in_zip(bundle):
+                _one(_inside(name) or file, name, out / name, originals, report)
     else:
         target = out / source.name if out.is_dir() else out
-        with source.open("rb") as file:
+        for _, file in opened(source):
             _one(file, source.name, target, originals, report)
     return report
 
 
-def _members(source: Path, report: Report) -> Iterator[tuple[str, BinaryIO]]:
-    """The files of a zip, by names that stay inside; unpacked to nameless files, so that nothing but originals gets a name."""
-    with zipfile.ZipFile(source) as bundle:
-        for info in bundle.infolist():
-            name = PurePosixPath(info.filename)
-            if info.is_dir():
-                continue
-            if name.is_absolute() or ".." in name.parts:
-                report.failed.append((info.filename, NoInputError("its name leads out of the zip")))
-                continue
-            with tempfile.TemporaryFile() as file:
-                with bundle.open(info) as packed:
-                    copyfileobj(packed, file)
-                yield str(name), cast("BinaryIO", file)
+def _inside(name: str) -> NoInputError | None:
+    """What is wrong with a name in a zip; None where it stays below the place that is written to."""
+    path = PurePosixPath(name)
+    return NoInputError("its name leads out of the zip") if path.is_absolute() or ".." in path.parts else None
 
 
-def _one(file: BinaryIO, name: str, target: Path, originals: Originals, report: Report) -> None:
+def _one(file: Opened, name: str, target: Path, originals: Originals, report: Report) -> None:
     try:
+        if isinstance(file, DicomrxError):
+            raise file
         writers = originals(file)
         if writers is None:
             report.skipped += 1

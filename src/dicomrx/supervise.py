@@ -54,7 +54,7 @@ class Child:
 
 
 class Supervisor:
-    """Keeps child processes running until `stop`, or runs them once."""
+    """Keeps child processes running, or runs each once, until `stop`."""
 
     def __init__(self, children: Sequence[Child]) -> None:
         self._children = children
@@ -75,11 +75,10 @@ class Supervisor:
         return code
 
     def once(self) -> int:
-        """Run all children side by side to their end; returns the gravest exit code."""
-        for child in self._children:
-            self._start(child)
+        """Run the children one after another, whatever each ends with; returns the gravest exit code, 0 after `stop`."""
         codes = []
         for child in self._children:
+            self._start(child)
             while child.process is not None and child.process.poll() is None:
                 if self._stop.wait(_POLL_S):
                     self._end()

@@ -163,6 +163,22 @@ def test_log_level_and_log_file_work(tmp_path: Path) -> None:
     assert dicomrx(tmp_path, "anonymize", "--once", *spool, "--log-file", str(tmp_path / "no" / "such" / "log")).returncode == 73
 
 
+def test_a_reader_that_has_had_enough_is_no_finding(tmp_path: Path) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "wb") as out:
+        done = subprocess.run(
+            [sys.executable, "-m", "dicomrx", "config"],
+            cwd=tmp_path,
+            stdout=out,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+    assert (done.returncode, done.stderr) == (74, "")
+
+
 @pytest.mark.parametrize("command", [["status"], ["watch", "--once"], ["anonymize", "--once"], ["quarantine", "list"]])
 def test_a_command_that_needs_no_secret_reads_none(tmp_path: Path, command: list[str]) -> None:
     spool = ["--storage", str(tmp_path / "spool"), "--zip-dir", str(tmp_path / "zips")]

@@ -252,3 +252,16 @@ def test_the_older_names_are_installed_and_work(name: str) -> None:
     done = subprocess.run([str(Path(sys.executable).with_name(name)), "--help"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "dicomrx" in done.stdout or "Usage" in done.stdout
+
+
+def test_sigterm_ends_all_of_one_pass_and_not_only_the_stage_at_work(pipeline: Pipeline, tmp_path: Path) -> None:
+    pipeline.run("anonymize", "--once")
+    factories.study(pipeline.storage / "incoming")  # anonymize waits for it to be quiet
+    process = pipeline.start("all", "--once")
+    wait_until(lambda: "anonymize" in children(process.pid))
+    process.terminate()
+    started: set[str] = set()
+    while process.poll() is None:
+        started |= children(process.pid).keys()
+    assert process.returncode == 0
+    assert started <= {"anonymize"}

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shutil
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -152,14 +153,34 @@ def test_the_wrong_key_is_refused_with_78(sent: Pipeline, tmp_path: Path) -> Non
 
 
 def test_a_zip_whose_names_lead_out_writes_nothing_outside(sent: Pipeline, tmp_path: Path) -> None:
-    import zipfile
-
     evil = tmp_path / "evil.zip"
     (folder,) = (sent.storage / "sent").iterdir()
     with zipfile.ZipFile(evil, "w") as bundle:
         bundle.write(min(folder.glob("*/*.dcm")), "../../escaped.dcm")
     sent.run("restore", str(evil), str(tmp_path / "deep" / "er"), code=66)
     assert not list(tmp_path.rglob("escaped.dcm"))
+
+
+@pytest.mark.parametrize("how", ["damaged", "encrypted", "packed in another way", "cut short"])
+def test_of_a_zip_that_cannot_be_unpacked_the_rest_comes_back(sent: Pipeline, tmp_path: Path, how: str) -> None:
+    source = sent.api.accepted[0].path
+    with zipfile.ZipFile(source) as bundle:
+        first = bundle.infolist()[0]
+    data = bytearray(source.read_bytes())
+    central = data.index(b"PK\x01\x02")
+    if how == "damaged":
+        data[first.header_offset + 30 + len(first.filename) + first.compress_size // 2] ^= 0xFF
+    elif how == "encrypted":
+        data[first.header_offset + 6] |= 1
+        data[central + 8] |= 1
+    elif how == "packed in another way":
+        data[first.header_offset + 8] = data[central + 10] = 99
+    else:
+        del data[central : central + 20]
+    (tmp_path / "unfit.zip").write_bytes(data)
+    done = sent.run("restore", str(tmp_path / "unfit.zip"), str(tmp_path / "out"), code=66)
+    assert "damaged" in done.stderr
+    assert len(originals_in(tmp_path / "out")) == (0 if how == "cut short" else 3)
 
 
 FLAT = "flat"

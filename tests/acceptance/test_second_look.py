@@ -140,6 +140,31 @@ def test_another_file_beside_the_images_is_searched_too(sent: Pipeline, tmp_path
     assert "its text" in sent.run("verify", str(tmp_path / "out.zip"), code=1).stdout
 
 
+def test_what_cannot_be_searched_is_told_and_hides_no_survivor(sent: Pipeline, tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "out.zip", "w") as bundle:
+        bundle.write(filed(sent)[0], "a/1.dcm")
+        bundle.writestr("big.txt", b"-" * (1 << 24) + b"Alonso")
+        bundle.writestr("index.txt", "1 image of Alonso")
+    done = sent.run("verify", str(tmp_path / "out.zip"), code=1)
+    assert "proves nothing: out.zip/big.txt" in done.stderr
+    assert "its text" in done.stdout
+    assert "SURVIVOR" not in sent.run("verify", str(tmp_path / "out.zip"), str(tmp_path / "nowhere"), code=66).stdout
+    damage(tmp_path / "out.zip", "big.txt")
+    done = sent.run("verify", str(tmp_path), code=1)
+    assert "damaged" in done.stderr
+    assert "its text" in done.stdout
+
+
+def damage(path: Path, entry: str) -> None:
+    """Change bytes in the middle of an entry."""
+    with zipfile.ZipFile(path) as bundle:
+        info = bundle.getinfo(entry)
+    data = bytearray(path.read_bytes())
+    middle = info.header_offset + 30 + len(entry) + info.compress_size // 2
+    data[middle] ^= 1
+    path.write_bytes(data)
+
+
 def test_an_original_that_was_named_by_mistake_is_one_big_survivor(sent: Pipeline) -> None:
     found = sent.run("verify", str(sent.root / "sources"), code=1).stdout
     for where in ("PatientName", "PatientID", "StudyInstanceUID", "file meta"):

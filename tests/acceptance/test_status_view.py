@@ -21,7 +21,7 @@ from dicomrx.deid import Needles
 from dicomrx.demo.checks import values
 from dicomrx.demo.samples import bundled
 from dicomrx.status import Queue, Refused, Status, StudyState
-from tests.acceptance.pipeline import wait_until
+from tests.acceptance.pipeline import Pipeline, wait_until
 
 WIDTH, HEIGHT = 80, 24
 STAGES = ("scp", "anonymize", "watch", "upload")
@@ -245,6 +245,14 @@ def test_a_note_cannot_drive_the_terminal() -> None:
     screen = drawn(a_status([a_study(1, "failed", "bad\x1b[2J\r\nline")]))
     assert not any("\x1b" in line or "\r" in line for line in screen)
     assert any("bad\\x1b[2J\\r\\nline" in line for line in screen)
+
+
+def test_the_first_look_after_a_boot_leaves_nothing_unfinished(pipeline: Pipeline) -> None:
+    pipeline.run("anonymize", "--once")
+    for anchor in (pipeline.storage / ".run" / "clock").glob("[!.]*"):
+        anchor.unlink()
+    pipeline.status()
+    assert list((pipeline.storage / ".run" / "tmp").iterdir()) == []
 
 
 def test_without_a_terminal_the_whole_list_is_printed() -> None:

@@ -417,6 +417,14 @@ def test_the_reason_of_a_crash_before_the_move_is_not_that_of_the_next(spool: Sp
     assert [item.reason for item in quarantine.items(spool)] == ["http-422"]
 
 
+def test_what_somebody_left_beside_the_dead_letters_is_none(spool: Spool) -> None:
+    one = frozen(spool)
+    quarantine.put_aside(spool, spool.outbox / one.name, "upload", "http-400")
+    (spool.failed / "notes.txt").write_text("somebody's")
+    (spool.failed / "somebody's").mkdir()
+    assert [item.name for item in quarantine.find(spool, "all")] == [one.name]
+
+
 def test_what_is_not_in_quarantine_is_told(spool: Spool) -> None:
     with pytest.raises(NoInputError, match="quarantine list"):
         quarantine.find(spool, "all")

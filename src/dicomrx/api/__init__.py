@@ -1,7 +1,7 @@
 """The REST API that studies are sent to: the only package that knows httpx and stamina."""
 
 from dicomrx.api.client import MAX_RETRY_AFTER_S, RETRY_TIMEOUT_S, ApiClient, Timeouts
-from dicomrx.api.destination import Tls, check_destination
+from dicomrx.api.destination import Tls, warning_of
 from dicomrx.api.outcomes import Accepted, DestinationRefused, Journal, UploadDeferred, UploadRejected
 
 __all__ = [
@@ -15,5 +15,5 @@ __all__ = [
     "Tls",
     "UploadDeferred",
     "UploadRejected",
-    "check_destination",
+    "warning_of",
 ]

@@ -79,22 +79,29 @@ class _Patience:
     """Cuts a request's connection where its answer takes too long, byte by byte for instance."""
 
     def __init__(self, seconds: float) -> None:
-        self._timer = threading.Timer(seconds, self._cut)
-        self._timer.daemon = True
+        self._seconds = seconds
+        self._timer: threading.Timer | None = None
         self._stream: Any = None
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._timer.cancel()
+        self._stop()
 
     def follow(self, event: str, info: Mapping[str, Any]) -> None:
         """What httpcore tells of the request: https://www.encode.io/httpcore/extensions/#trace."""
         if event.endswith(("connect_tcp.complete", "start_tls.complete")):
             self._stream = info["return_value"]
-        elif event == "http11.receive_response_headers.started":
+        elif event == "http11.receive_response_headers.started":  # a proxy answers first, where there is one
+            self._stop()
+            self._timer = threading.Timer(self._seconds, self._cut)
+            self._timer.daemon = True
             self._timer.start()
+
+    def _stop(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
 
     def _cut(self) -> None:
         with contextlib.suppress(OSError, AttributeError):  # it is closed already, or there never was one

@@ -70,16 +70,9 @@ def is_loopback(url: httpx.URL) -> bool:
         return False
 
 
-def check_destination(base_url: str, *, has_credentials: bool, require_https: bool) -> str | None:
-    """The warning to give where credentials would travel in clear text, or None.
-
-    Raises ConfigError for a bad URL, and under REQUIRE_HTTPS for plain http to anything but this machine.
-    """
+def warning_of(base_url: str) -> str | None:
+    """The warning to give where credentials would travel in clear text, or None; raises ConfigError for a bad URL."""
     url = parse_base_url(base_url)
     if url.scheme == "https" or is_loopback(url):
-        return None
-    if require_https:
-        raise ConfigError(f"API_URL is plain http to {url.host}, and REQUIRE_HTTPS is set. Use https:// there, or unset REQUIRE_HTTPS.")
-    if not has_credentials:
         return None
     return f"API_URL is plain http to {url.host}: password and token travel in clear text. Use https://, and set REQUIRE_HTTPS."

@@ -50,7 +50,7 @@ def restore(
 def verify(
     resolution: Resolution,
     *,
-    paths: Annotated[list[Path], typer.Argument(metavar="PATH...", help="de-identified files, folders or zips", show_default=False)],
+    paths: Annotated[list[Path], typer.Argument(metavar="PATH", help="de-identified files, folders or zips", show_default=False)],
 ) -> None:
     """Search de-identified files, their names and zips for every value that was removed from their originals."""
     from dicomrx.cli import running, verifying
@@ -87,16 +87,16 @@ def status(
         msg = "--watch excludes --json and --sent"
         raise UsageError(msg)
     settings = resolution.settings
-    spool = Spool.at(settings.storage_dir, settings.zip_dir)
     console = Console(highlight=False, markup=False, emoji=False)
-    if sent:
-        _show_sent(list(reading.sent(spool)), as_json=as_json)
-    elif as_json:
-        typer.echo(json.dumps(reading.read(spool).as_json(), indent=1))
-    elif watch:
-        tui.watch(lambda: reading.read(spool), console)
-    else:
-        console.print(tui.render(reading.read(spool), console.height - 1 if console.is_terminal else tui.UNBOUNDED))
+    with Spool.at(settings.storage_dir, settings.zip_dir) as spool:
+        if sent:
+            _show_sent(list(reading.sent(spool)), as_json=as_json)
+        elif as_json:
+            typer.echo(json.dumps(reading.read(spool).as_json(), indent=1))
+        elif watch:
+            tui.watch(lambda: reading.read(spool), console)
+        else:
+            console.print(tui.render(reading.read(spool), console.height - 1 if console.is_terminal else tui.UNBOUNDED))
 
 
 def _show_sent(receipts: list[dict[str, Any]], *, as_json: bool) -> None:
@@ -161,7 +161,7 @@ def quarantine_list(resolution: Resolution) -> None:
     with running.opened(resolution.settings, make=False) as spool:
         found = list(items(spool))
     for item in found:
-        typer.echo(f"{item.stage}/{item.reason}  {item.name}  {item.at}")
+        typer.echo(f"{safe(item.stage)}/{safe(item.reason)}  {safe(item.name)}  {safe(item.at)}")
     typer.echo(f"{len(found)} in quarantine", err=True)
 
 
@@ -174,7 +174,7 @@ def quarantine_show(resolution: Resolution, *, name: Name) -> None:
 
     with running.opened(resolution.settings, make=False) as spool:
         for item in find(spool, name):
-            typer.echo(f"{item.path}\n  {item.stage}: {item.reason}: {safe(item.detail)}\n  {item.at}")
+            typer.echo(f"{safe(item.path, 500)}\n  {safe(item.stage)}: {safe(item.reason)}: {safe(item.detail, 500)}\n  {safe(item.at)}")
 
 
 @quarantine.command("requeue")

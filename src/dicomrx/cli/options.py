@@ -112,4 +112,4 @@ def _declaration(row: Setting) -> str:
 
 def _help(row: Setting) -> str:
     default = "" if row.default in (None, ()) else f" (default: {to_text(row.default)})"
-    return f"{row.help}{default}; {row.env} wins over it"
+    return f"{row.meaning}{default}; {row.env} wins over it"

@@ -96,13 +96,7 @@ def run_stage(name: str, settings: Settings, *, once: bool, worker: bool = False
             count = _workers(settings) if definition.parallel else 1
             if count == 1:
                 return _run(name, spool, settings, once=False)
-            return supervise([worker_command(name, settings)] * count, settings)
-
-
-def worker_command(name: str, settings: Settings) -> list[str]:
-    """The command line of one of several processes of a stage."""
-    send = ["--no-send"] if name == "upload" and not settings.auto_upload else []
-    return [name, "--worker", *send]
+            return supervise([[name, "--worker"]] * count, settings)
 
 
 def _workers(settings: Settings) -> int:
@@ -131,11 +125,6 @@ def exit_code(tally: Tally) -> int:
     return TryAgainError.exit_code if tally.deferred else 0
 
 
-def run_passes(passes: Sequence[Sequence[str]], settings: Settings) -> int:
-    """Run commands one after another, whatever each ends with; returns the gravest exit code."""
-    return gravest([supervise([command], settings, once=True) for command in passes])
-
-
 def _environment(command: Sequence[str], settings: Settings) -> dict[str, str]:
     """What a child needs to see exactly these settings; the API's secrets are for the uploader alone."""
     if command[0] != "upload":
@@ -144,7 +133,7 @@ def _environment(command: Sequence[str], settings: Settings) -> dict[str, str]:
 
 
 def supervise(commands: Sequence[Sequence[str]], settings: Settings, *, once: bool = False) -> int:
-    """Run commands of ours as child processes that see exactly these settings."""
+    """Run commands of ours as child processes that see exactly these settings: together, or one after another to its end (`once`)."""
     supervisor = Supervisor([Child(command, _environment(command, settings)) for command in commands])
     with stopping(supervisor.stop):
         return supervisor.once() if once else supervisor.forever()

@@ -34,7 +34,7 @@ Complete = Annotated[
     str | None,
     typer.Option("--complete", metavar="STUDY", help="mark this open study (pseudonymous UID, or all) now, whatever is on its way"),
 ]
-Paths = Annotated[list[str] | None, typer.Argument(metavar="[PATH]...", help="studies to send: folder, zip or pseudonymous Study UID")]
+Paths = Annotated[list[str] | None, typer.Argument(metavar="PATH", help="studies to send: folder, zip or pseudonymous Study UID")]
 
 
 @with_settings(*options.ALL)
@@ -49,7 +49,8 @@ def run_all(resolution: Resolution, *, once: Once = False) -> None:
         with running.opened(settings, make=True) as spool:
             send = [] if settings.auto_upload else ["--no-send"]
             if once:
-                raise typer.Exit(running.run_passes([["anonymize", "--once"], ["watch", "--once"], ["upload", "--once", *send]], settings))
+                passes = [["anonymize", "--once"], ["watch", "--once"], ["upload", "--once", *send]]
+                raise typer.Exit(running.supervise(passes, settings, once=True))
             with running.only_one(spool, "all"):
                 raise typer.Exit(running.supervise([["scp"], ["anonymize"], ["watch"], ["upload", *send]], settings))
 
@@ -145,11 +146,11 @@ def watch(resolution: Resolution, *, once: Once = False, complete: Complete = No
 
 
 @with_settings(*options.UPLOAD)
-def upload(resolution: Resolution, *, paths: Paths = None, once: Once = False, no_send: NoSend = False, worker: Worker = False) -> None:
+def upload(resolution: Resolution, *, paths: Paths = None, once: Once = False, no_send: NoSend = False) -> None:
     """Freeze complete studies, zip them and send them; or send the studies named, beside a running daemon too."""
     from dicomrx.cli import running
 
     settings = replace(resolution.settings, auto_upload=not no_send)
     if paths:
         raise typer.Exit(running.upload_named(paths, settings))
-    raise typer.Exit(running.run_stage("upload", settings, once=once, worker=worker))
+    raise typer.Exit(running.run_stage("upload", settings, once=once))

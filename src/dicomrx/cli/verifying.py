@@ -6,7 +6,7 @@ import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO, Final, cast
+from typing import BinaryIO, Final
 
 from dicomrx import deid
 from dicomrx.cli.restoring import records
@@ -14,9 +14,11 @@ from dicomrx.errors import DicomrxError, NoInputError, Reject
 from dicomrx.profiles import Profiles
 from dicomrx.restore import is_dicom_file
 from dicomrx.settings import Settings
+from dicomrx.sources import Opened, in_folder, in_zip, opened, opened_zip
 from dicomrx.vault import Record, State
 
 _TEXT_LIMIT: Final = 1 << 24
+_TOO_LARGE: Final = "it is no DICOM file, and larger than 16 MiB: only its beginning was searched"
 # In our own documents: when something was sent or marked, often the day of the study and no date of it; sizes and counts, which are no IDs.
 _OURS: Final = re.compile(rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?|(?<=[:,\[])\s*\d+(?=\s*[,\]}])")
 
@@ -32,6 +34,10 @@ class Report:
 
 def verify(settings: Settings, paths: Sequence[Path]) -> Report:
     """Search files, folders and zips; raises NoInputError where a path or the state is not there, ConfigError for a bad profile."""
+    for path in paths:
+        if not path.exists():
+            msg = f"{path} is not there"
+            raise NoInputError(msg)
     report = Report()
     own = {profile.label: profile for profile in Profiles.of(settings).all}
     with State.open(settings.state_dir, create=False) as state:
@@ -53,17 +59,18 @@ class _Search:
         self._sought: list[deid.Needles] = []
 
     def path(self, path: Path) -> None:
-        """Search a file, folder or zip; raises NoInputError where there is none."""
-        if not path.exists():
-            msg = f"{path} is not there"
-            raise NoInputError(msg)
+        """Search a file, folder or zip."""
         for name, file in _files(path):
             self._names.append(name)
-            if is_dicom_file(file):
+            if isinstance(file, DicomrxError):
+                self._report.unproven.append((name, file))
+            elif is_dicom_file(file):
                 self._instance(name, file)
             else:
                 file.seek(0)
                 self._others.append((len(self._names) - 1, file.read(_TEXT_LIMIT)))
+                if file.read(1):
+                    self._report.unproven.append((name, NoInputError(_TOO_LARGE)))
         self._around()
 
     def _instance(self, name: str, file: BinaryIO) -> None:
@@ -133,21 +140,22 @@ def _holds(sought: deid.Needles, data: bytes) -> bool:
     return any(sought.found_in(text) for text in {plain.decode("latin-1"), plain.decode("utf-8", "replace")})
 
 
-def _files(path: Path) -> Iterator[tuple[str, BinaryIO]]:
+def _files(path: Path) -> Iterator[tuple[str, Opened]]:
     """Every file, by its name from PATH's own last part on; zips are opened, also those in folders."""
     folder = path.is_dir()
-    for each in sorted(each for each in path.rglob("*") if each.is_file() and not each.is_symlink()) if folder else [path]:
+    for each, file in in_folder(path) if folder else opened(path):
         name = str(Path(path.resolve().name) / each.relative_to(path)) if folder else path.name
         if zipfile.is_zipfile(each):
             yield from _entries(each, name)
         else:
-            with each.open("rb") as file:
-                yield name, cast("BinaryIO", file)
+            yield name, file
 
 
-def _entries(path: Path, name: str) -> Iterator[tuple[str, BinaryIO]]:
-    with zipfile.ZipFile(path) as bundle:
-        yield name, io.BytesIO(bundle.comment)
-        for info in sorted(bundle.infolist(), key=lambda info: info.filename):
-            if not info.is_dir():
-                yield f"{name}/{info.filename}", io.BytesIO(bundle.read(info))
+def _entries(path: Path, name: str) -> Iterator[tuple[str, Opened]]:
+    try:
+        with opened_zip(path) as bundle:
+            yield name, io.BytesIO(bundle.comment)
+            for entry, file in in_zip(bundle):
+                yield f"{name}/{entry}", file
+    except NoInputError as damaged:
+        yield name, damaged

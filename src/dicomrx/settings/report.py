@@ -36,10 +36,8 @@ def markdown() -> str:
     for row in TABLE.values():
         flag = f"`--{row.flag_word}`" if row.kind != "bool" else f"`--{row.flag_word}` / `--no-{row.flag_word}`"
         default = f"`{to_text(row.default)}`" if to_text(row.default) else "none"
-        unit = f" ({row.unit})" if row.unit else ""
-        choices = f": {', '.join(row.choices)}" if row.choices else ""
         also = f"; also `{row.env}_FILE`, `--{row.flag_word}-file`, systemd credential `{row.flag_word}`" if row.secret else ""
-        lines.append(f"| `{row.env}` | {flag} | {default} | {row.help}{unit}{choices}{also} |")
+        lines.append(f"| `{row.env}` | {flag} | {default} | {row.meaning}{also} |")
     return "\n".join(lines) + "\n"
 
 

@@ -46,6 +46,15 @@ class Setting(NamedTuple):
         return ENV_PREFIX + self.name.upper()
 
     @property
+    def meaning(self) -> str:
+        """The help with its unit and choices, and what of it is refused as not yet carried out."""
+        carried = NOT_YET.get(self.name, self.choices)
+        choices = ", ".join(choice if choice in carried else f"{choice} (not yet)" for choice in self.choices)
+        unit = f" ({self.unit})" if self.unit else ""
+        not_yet = "; not yet" if self.name in NOT_YET and not self.choices else ""
+        return self.help + unit + (f": {choices}" if choices else not_yet)
+
+    @property
     def flag(self) -> str:
         """The flag as typed."""
         return "--" + self.flag_word

@@ -14,7 +14,7 @@ from dicomrx.errors import NoInputError
 from dicomrx.spool import durable
 from dicomrx.spool.layout import REASON, Spool, read_json
 from dicomrx.spool.ledger import Fate
-from dicomrx.spool.names import Arrival, Frozen, visible
+from dicomrx.spool.names import Arrival, Frozen
 from dicomrx.spool.sending import release
 
 _PLAIN: Final = re.compile(r"[^a-z0-9-]+")
@@ -100,11 +100,11 @@ def _dead_letter(spool: Spool, path: Path, stage: str, reason: str, detail: str)
 
 
 def items(spool: Spool) -> Iterator[Item]:
-    """Everything put aside, quarantine first, then dead letters."""
+    """Everything put aside, quarantine first, then dead letters; what somebody else left beside these is none."""
     for path in sorted(spool.quarantine.glob("*/*/*.dcm")):
         yield _item(path, path.with_suffix(".json"))
     for path in sorted(spool.failed.iterdir()):
-        if visible(path.name):
+        if Frozen.parse(path.name) is not None:
             yield _item(path, path / REASON)
 
 

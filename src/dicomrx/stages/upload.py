@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from dicomrx import archive
-from dicomrx.api import ApiClient, DestinationRefused, Journal, Tls, UploadDeferred, check_destination
+from dicomrx.api import ApiClient, DestinationRefused, Journal, Tls, UploadDeferred, warning_of
 from dicomrx.errors import Defer, Outcome, Reject, UnavailableError
 from dicomrx.runner import Job
 from dicomrx.settings import Settings
@@ -290,9 +290,7 @@ def build(spool: Spool, settings: Settings) -> Iterator[Upload]:
     if not settings.auto_upload:
         yield make(None)
         return
-    has_credentials = bool(settings.api_token or settings.api_password)
-    warning = check_destination(settings.api_url, has_credentials=has_credentials, require_https=settings.require_https)
-    if warning:
+    if (settings.api_token or settings.api_password) and (warning := warning_of(settings.api_url)):
         log.error("%s", warning)
     with ApiClient(
         settings.api_url,
