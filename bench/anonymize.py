@@ -156,7 +156,7 @@ def judge(page, results):
 
 def main():
     chosen = arguments()
-    install_others()
+    install_others(chosen.only)
     tools = {"DCMTK": told("dcmodify"), "GDCM": told("gdcmanon")}
     page = Page("anonymize", "De-identifying, side by side", _INTRODUCTION, facts(**pinned(), **tools, **{"medians of": chosen.repeats}))
     shared = Path("/dev/shm")

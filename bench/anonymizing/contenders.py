@@ -110,9 +110,9 @@ CONTENDERS = {
 }
 
 
-def install_others():
-    """The environment of the contenders that are not ours, made where it is missing; what cannot be had is skipped later."""
-    if not Path(_ELSEWHERE).exists():
+def install_others(names):
+    """Make the environment of those contenders that have one of their own, where it is missing; who cannot be had is skipped later."""
+    if any(CONTENDERS[name].program == _ELSEWHERE for name in names) and not Path(_ELSEWHERE).exists():
         subprocess.run([sys.executable, "-m", "venv", str(_OTHERS)], check=True)
         pip = [_ELSEWHERE, "-m", "pip", "--disable-pip-version-check", "-qq", "install", "--requirement", str(_REQUIREMENTS)]
         if subprocess.run(pip, check=False).returncode:
