@@ -62,6 +62,7 @@ def receive(places, instances, studies):
             uid = INSTANCE[:-9] + str(10**8 + number)
             reception.write(starts[number % studies].replace(INSTANCE.encode(), uid.encode()), pixels)
             reception.keep()
+            reception.drop()
         intake.stop(cut=False)
 
 

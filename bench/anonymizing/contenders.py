@@ -75,6 +75,7 @@ def _fill(root, sources):
             reception = intake.begin(association, number + 1)
             reception.write(path.read_bytes())
             reception.keep()
+            reception.drop()
         intake.stop(cut=False)
 
 
