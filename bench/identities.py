@@ -14,7 +14,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from dicomrx.runner import Job
+from dicomrx.jobs import Job
 from dicomrx.settings import Settings
 from dicomrx.spool.intake import Intake
 from dicomrx.spool.layout import Spool

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from dicomrx.runner import Runner, Tally
+from dicomrx.jobs import Tally
+from dicomrx.runner import Runner
 from dicomrx.spool import evidence, incoming, quarantine
 from dicomrx.spool.completion import Rules
 from dicomrx.spool.evidence import Sighting

@@ -11,7 +11,8 @@ from typing import Final
 
 from dicomrx import logs
 from dicomrx.errors import ConfigError, Defer, DicomrxError, TryAgainError
-from dicomrx.runner import Chosen, Job, Runner, Tally
+from dicomrx.jobs import Chosen, Job, Tally
+from dicomrx.runner import Runner
 from dicomrx.settings import Settings, as_env
 from dicomrx.spool import durable
 from dicomrx.spool.by_name import frozen_by_name, not_sent, open_by_name, sent_already

@@ -14,7 +14,7 @@ from typing import Any, Final
 from dicomrx import archive
 from dicomrx.api import ApiClient, DestinationRefused, Journal, Tls, UploadDeferred, check_destination
 from dicomrx.errors import Defer, Outcome, Reject, UnavailableError
-from dicomrx.runner import Job
+from dicomrx.jobs import Job
 from dicomrx.settings import Settings
 from dicomrx.spool import outbox
 from dicomrx.spool.layout import MANIFEST, MARKER, RECEIPT, Spool
@@ -116,7 +116,7 @@ class Upload:
                 note_stopped(self._spool, None)
                 raise
             note_stopped(self._spool, None)
-        outgoing.write(RECEIPT, _receipt(outgoing))
+        outgoing.write_receipt()
         log.info("%s: sent", outgoing.frozen.name)
         return True
 
@@ -253,22 +253,6 @@ def _seal(outgoing: Outgoing, record: Record, seal: Seal) -> None:
             f"Look there; `dicomrx upload {outgoing.frozen.name}` sends it as it is now",
         )
     outgoing.note(Step.SEALED, zip=seal._asdict())
-
-
-def _receipt(outgoing: Outgoing) -> dict[str, Any]:
-    record = outgoing.taken_up()
-    sent = record.sent or {}
-    return {
-        "study": outgoing.frozen.study,
-        "generation": outgoing.frozen.generation,
-        "key": sent.get("key"),
-        "zip": {"name": outgoing.zip.name, **(record.seal._asdict() if record.seal else {})},
-        "destination": sent.get("destination"),
-        "attempts": sent.get("attempt"),
-        "sent_at": sent.get("at"),
-        "status": sent.get("status"),
-        "answer": sent.get("answer"),
-    }
 
 
 def _profile(settings: Settings) -> str:
