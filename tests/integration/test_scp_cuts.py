@@ -20,12 +20,9 @@ from dicomrx.spool.intake import Intake
 from dicomrx.spool.layout import Spool
 from tests.conftest import REQUIRE_TOOLS
 from tests.integration.scp_rig import (
-    CT,
     ENGINES,
-    EXPLICIT,
-    IMPLICIT,
+    OFFERS,
     TITLES,
-    VERIFICATION,
     Folder,
     answer,
     arrivals,
@@ -39,7 +36,7 @@ from tests.integration.scp_rig import (
 )
 
 EVERY = 1 if os.environ.get("DICOMRX_FULL") == "1" else 7
-REQUEST = wire.associate_rq(*TITLES, [(1, CT, [EXPLICIT]), (3, VERIFICATION, [IMPLICIT])])
+REQUEST = wire.associate_rq(*TITLES, OFFERS)
 COMMAND = store_command()
 STREAM = [
     REQUEST,
