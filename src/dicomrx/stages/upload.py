@@ -1,6 +1,5 @@
 """Upload: freeze what is complete, zip it, seal it, send it, keep the receipt."""
 
-import errno
 import logging
 import time
 from collections.abc import Iterator, Sequence
@@ -13,9 +12,9 @@ from typing import Any, Final
 
 from dicomrx import archive
 from dicomrx.api import ApiClient, DestinationRefused, Journal, Tls, UploadDeferred, check_destination
-from dicomrx.errors import Defer, Outcome, Reject, UnavailableError
+from dicomrx.errors import FULL_ERRNOS, Defer, Outcome, Reject, UnavailableError
 from dicomrx.jobs import Job
-from dicomrx.settings import Settings
+from dicomrx.settings import Settings, exposed_key
 from dicomrx.spool import outbox
 from dicomrx.spool.layout import MANIFEST, MARKER, RECEIPT, Spool
 from dicomrx.spool.names import Frozen
@@ -28,7 +27,6 @@ _CLEANING_S: Final = 3600.0
 _OTHER_ZIP_RETRY_S: Final = 60.0
 _HELD_RETRY_S: Final = 3600.0
 _FULL_RETRY_S: Final = 30.0
-_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 log = logging.getLogger(__name__)
 
@@ -222,7 +220,7 @@ def _having_room(outgoing: Outgoing, record: Record) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in _FULL:
+        if error.errno not in FULL_ERRNOS:
             raise
         msg = f"no room for its zip in {outgoing.zip.parent}: make some, or put ZIP_DIR on another disk"
         if record.last.get("error") != msg:
@@ -287,4 +285,7 @@ def build(spool: Spool, settings: Settings) -> Iterator[Upload]:
         retry_delay=settings.retry_delay,
         tls=Tls(settings.api_ca, settings.api_cert, settings.api_key),
     ) as client:
+        warning = exposed_key(settings, "api")
+        if warning is not None:
+            log.warning("%s", warning)
         yield make(client)
