@@ -18,8 +18,8 @@ from receiving import report
 from receiving.cells import IDEAL, IDLE_ASSOCIATIONS, STOCK, Failed, Scenario, idle, run
 from receiving.loads import LOADS, build
 from receiving.peers import BARE, BEST, DISK, MEMORY, PEERS, ours
+from telling.page import add_arguments, parse
 
-_RESULTS = Path(__file__).parents[1] / "docs" / "bench"
 _MTU = "DICOMRX_BENCH_MTU"  # says, once we are in a namespace of our own, what its loopback has
 _ROOM = 3_000_000_000  # the loads, and the largest once more as it is received
 
@@ -44,12 +44,8 @@ def arguments():
     parser.add_argument("--senders", nargs="+", choices=[IDEAL, *STOCK], help="only these")
     parser.add_argument("--places", nargs="+", choices=[MEMORY, DISK], help="only what is received there")
     parser.add_argument("--associations", nargs="+", type=int, help="so many at a time, for each load and sender")
-    parser.add_argument("--repeats", type=int, default=5, help="the median of so many is told")
-    parser.add_argument(
-        "--quick", action="store_true", help="once, without the large load, many associations and the idle ones; writes no result"
-    )
-    parser.add_argument("--out", type=Path, default=_RESULTS, help="folder for the results")
-    return parser.parse_args()
+    add_arguments(parser)
+    return parse(parser)
 
 
 def enter_namespace():
@@ -119,22 +115,19 @@ def main():
     if _MTU not in os.environ:
         os.environ["PATH"] += ":/usr/sbin:/sbin"  # where Orthanc and ip are
         enter_namespace()
-    repeats = 1 if chosen.quick else chosen.repeats
     with contextlib.ExitStack() as stack:
         memory, in_memory = memory_folder(stack)
         disk = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="dicomrx-bench-", dir="/var/tmp")))
-        result = report.Report(report.machine(os.environ[_MTU], in_memory=in_memory, repeats=repeats))
+        result = report.Report(report.machine(os.environ[_MTU], in_memory=in_memory, repeats=chosen.repeats))
         sources = {}
         for scenario, peers in scenarios(chosen):
             if scenario.load.name not in sources:
                 sources[scenario.load.name] = build(scenario.load, memory / scenario.load.name)
             folder = disk if scenario.place == DISK else memory
-            result.add(measure(scenario, peers, repeats, sources[scenario.load.name], folder))
+            result.add(measure(scenario, peers, chosen.repeats, sources[scenario.load.name], folder))
         if not chosen.quick:
             result.add_idle(measure_idle([PEERS[name] for name in _IDEAL_PEERS if name in (chosen.receivers or _IDEAL_PEERS)], memory))
-            result.write(chosen.out)
-        result.judge()
-    return int(result.failed())
+        return result.end(chosen.out)
 
 
 if __name__ == "__main__":
