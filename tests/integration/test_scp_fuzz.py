@@ -45,6 +45,7 @@ OFFERS = [(1, CT, [EXPLICIT]), (3, VERIFICATION, [IMPLICIT]), (5, PRIVATE_CLASS,
 REQUEST = wire.associate_rq(*TITLES, OFFERS)
 FIND = raw_command({0x0002: CT.encode() + b"\0", 0x0100: b"\x20\0", 0x0110: b"\1\0", 0x0700: b"\0\0", 0x0800: b"\1\0"})
 STORAGE = {1, 5}
+REST_S = 0.05
 NUMBERS = (0, 1, 2, 3, 4, 5, 0x7F, 0x80, 0xFF, 0xFFFF, 0x10000, 0x7FFFFFFF, 0xFFFFFFFF)
 
 
@@ -305,7 +306,8 @@ class Attack:
         reader = Reader()
         reader.read(stream, whole_pdus=self._whole_pdus)
         acknowledged = send(self._address, stream)
-        self._note(len(pdus), *((reader.must, reader.may) if acknowledged is None else [reader.may[:acknowledged]] * 2))
+        least, most = (len(reader.must), None) if acknowledged is None else (max(acknowledged, len(reader.must)), acknowledged)
+        self._note(len(pdus), reader.may[:least], reader.may[:most])
 
     def _note(self, pdus: int, must: list[bytes], may: list[bytes]) -> None:
         with self._lock:
@@ -322,16 +324,18 @@ def test_a_receiver_outlives_mutated_pdus_serves_others_meanwhile_and_keeps_what
         around = outside(spool)
         attack = Attack(("127.0.0.1", receiver.port), engine)
         done = [pool.submit(attack, seed) for seed in range(EXAMPLES)]
-        echoes = [receiver.echo_takes()]
+        echoes, naps = [receiver.echo_takes()], [REST_S]
         while not all(each.done() for each in done):
             echoes.append(receiver.echo_takes())
-            time.sleep(0.05)
+            began = time.monotonic()
+            time.sleep(REST_S)
+            naps.append(time.monotonic() - began)
         for each in done:
             each.result()
         peak = receiver.peak()
         echoes.append(receiver.echo_takes())
     print(f"{attack.pdus} mutated PDUs: the slowest of {len(echoes)} echoes took {max(echoes):.3f} s, peak memory {peak / 1e6:.0f} MB")
-    assert max(echoes) < 1
+    assert max(echoes) < max(1.0, 10 * (max(naps) - REST_S))  # a second, where the machine has nothing else to do
     assert peak < 200 << 20
     kept = list(receiver.incoming.iterdir())
     assert attack.must <= Counter(map(data_set_of, kept)) <= attack.may
