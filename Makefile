@@ -1,7 +1,7 @@
 # Two commands do everything on a machine with Python 3.11 or newer, make and nothing else:
 #   make demo    the whole pipeline on this machine, checked at the end
 #   make test    every test; what needs a program that is missing here is skipped, and says so
-# `make bench` measures receiving beside DCMTK, Orthanc and pynetdicom, where they are installed (results in docs/bench/), then all else: an hour.
+# `make bench` measures everything, beside other programs where they are installed, and writes docs/bench/: a quarter of an hour.
 PYTHON ?= python3
 JOBS ?= 3
 VENV := .venv
@@ -49,7 +49,7 @@ fmt: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix
 
 bench: $(VENV)/.installed-dev
-	@set -e; for file in bench/*.py; do echo "$$file"; $(BIN)/python "$$file"; done
+	$(BIN)/python bench/all.py $(ARGS)
 
 # Names, versions and hashes only: no index, no local wheels and nothing else of the machine that makes them.
 # Pins stay unless `make lock UPGRADE=--upgrade`. pip-tools would pin pip itself, so it lives apart.

@@ -1,10 +1,6 @@
-"""How long completion takes: a look at open studies where nothing changed, and the marker of a large study.
+"""How long completion takes: a look at open studies where nothing changed, and the marker of a large study."""
 
-Prints one line of JSON; times are seconds, the best of several runs. Growth is time over size, compared with that of the smallest size:
-1 is linear.
-"""
-
-import json
+import argparse
 import shutil
 import tempfile
 import time
@@ -18,9 +14,13 @@ from dicomrx.spool.layout import ARRIVED, Spool
 from dicomrx.spool.ledger import Fate
 from dicomrx.spool.names import Arrival
 from dicomrx.stages.watch import Watch
+from telling.machine import facts
+from telling.page import Bars, Gate, Page, add_arguments, parse
 
+INTRODUCTION = """\
+Made by `bench/completion.py`. A look at open studies, each past the shortest of its waits and not past its own, and the marker of one
+study, gaps in its series. Seconds are the best of several; *growth* is time over size against that of the first row: 1 is linear."""
 SERIES = 4
-RUNS = 7
 STUDIES = (250, 1000, 4000)
 INSTANCES = (2500, 10_000, 40_000)
 RULES = Rules(3600.0, {"CT1": 7200.0}, {"MR": 600.0}, evidence_wait_s=14_400.0)
@@ -43,7 +43,7 @@ def fill(spool, study, instances, *, age_s=0.0):
     durable.set_time(folder / ARRIVED, spool.now() - int(age_s * 1e9))
 
 
-def scan(count):
+def scan(count, repeats):
     """Best time of a look at `count` open studies, each past the shortest of its waits and not past its own."""
     with spool_with_receiver() as spool:
         for number in range(count):
@@ -51,10 +51,10 @@ def scan(count):
         stage = Watch(spool, RULES)
         for job in stage.scan():
             stage.process(job)
-        return best(lambda: list(stage.scan()), expect=[])
+        return best(lambda: list(stage.scan()), repeats, expect=[])
 
 
-def mark(instances):
+def mark(instances, repeats):
     """Best time from the scan to the marker of a study of so many instances."""
     with spool_with_receiver() as spool:
         fill(spool, "2.25.1000", instances, age_s=20_000.0)
@@ -66,7 +66,7 @@ def mark(instances):
                 stage.process(job)
             return marker.exists()
 
-        return best(once, expect=True, after=marker.unlink)
+        return best(once, repeats, expect=True, after=marker.unlink)
 
 
 class spool_with_receiver:  # noqa: N801
@@ -87,10 +87,10 @@ class spool_with_receiver:  # noqa: N801
         shutil.rmtree(self.root)
 
 
-def best(do, *, expect, after=lambda: None):
+def best(do, repeats, *, expect, after=lambda: None):
     """The shortest of several runs."""
     times = []
-    for _ in range(RUNS):
+    for _ in range(repeats):
         began = time.perf_counter()
         found = do()
         times.append(time.perf_counter() - began)
@@ -99,28 +99,28 @@ def best(do, *, expect, after=lambda: None):
     return min(times)
 
 
-def growth(times):
-    """How much more each size takes for its size than the smallest one."""
-    (first_size, first_s), *others = times.items()
-    return {size: round(seconds / size / (first_s / first_size), 2) for size, seconds in others}
+def tell(page, title, times):
+    first_size, first_s = next(iter(times.items()))
+    rows = [(f"{size:,}", f"{seconds:.4f}", f"{seconds / size / (first_s / first_size):.2f}") for size, seconds in times.items()]
+    page.table(title, ("", "s", "growth"), rows, Bars("s", {f"{size:,}": seconds for size, seconds in times.items()}))
 
 
 def main():
     """Measure and print."""
-    scans = {count: scan(count) for count in STUDIES}
-    marks = {count: mark(count) for count in INSTANCES}
-    print(
-        json.dumps(
-            {
-                "bench": "completion",
-                "scan_s": {count: round(seconds, 4) for count, seconds in scans.items()},
-                "scan_growth": growth(scans),
-                "mark_s": {count: round(seconds, 4) for count, seconds in marks.items()},
-                "mark_growth": growth(marks),
-                "goals": {"scan 1000 studies < 0.1 s": scans[1000] < 0.1, "mark 10000 instances < 1 s": marks[10_000] < 1},
-            }
-        )
-    )
+    parser = argparse.ArgumentParser(description=__doc__)
+    add_arguments(parser, repeats=7)
+    chosen = parse(parser)
+    studies, instances = ([count // (10 if chosen.quick else 1) for count in counts] for counts in (STUDIES, INSTANCES))
+    page = Page("completion", "Completion", INTRODUCTION, facts(**{"best of": chosen.repeats}))
+    scans = {count: scan(count, chosen.repeats) for count in studies}
+    marks = {count: mark(count, chosen.repeats) for count in instances}
+    tell(page, "A look at open studies", scans)
+    tell(page, "The marker of a study of so many instances", marks)
+    page.gate(Gate(f"a look at {studies[1]:,} open studies", "s", scans[studies[1]], 0.1, 0.1, at_most=True))
+    page.gate(Gate(f"the marker for {instances[1]:,} instances", "s", marks[instances[1]], 1, 1, at_most=True))
+    page.judge()
+    page.write(chosen.out, scan_s=scans, mark_s=marks)
 
 
-main()
+if __name__ == "__main__":
+    main()

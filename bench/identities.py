@@ -1,11 +1,7 @@
-"""Time per instance at 100 and at 4,000 studies: of the look-up alone, and of all that `anonymize` does with it.
+"""Time per instance at 100 and at 4,000 studies: of the look-up of its patient alone, and of all that `anonymize` does with it."""
 
-One JSON line: medians in microseconds, and many over few. The two sites take turns, instance by instance, so that whatever else the
-machine does meets both; each time is the median of 9 rounds. TMPDIR=/dev/shm leaves the disk out.
-"""
-
+import argparse
 import contextlib
-import json
 import statistics
 import sys
 import tempfile
@@ -16,13 +12,19 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from dicomrx.jobs import Job
 from dicomrx.settings import Settings
+from dicomrx.spool import durable
 from dicomrx.spool.intake import Intake
 from dicomrx.spool.layout import Spool
 from dicomrx.stages.anonymize import build
 from dicomrx.vault import Placeholders, State, identify
+from telling.machine import facts
+from telling.page import Page, add_arguments, parse
 from tests import factories
 
-FEW, MANY, ROUNDS, INSTANCES = 100, 4000, 9, 50
+INTRODUCTION = """\
+Made by `bench/identities.py`. Two sites, with few and with many studies of as many patients, take turns, instance by instance, so that
+whatever else the machine does meets both; medians of rounds of 50 instances, in microseconds, in memory (tmpfs), not durable."""
+FEW, MANY, INSTANCES = 100, 4000, 50
 NOTHING = Placeholders()
 
 
@@ -59,24 +61,34 @@ class Site:
         return time.perf_counter() - start
 
 
-def compare(kind: str, few: Site, many: Site) -> dict[str, float]:
-    rounds = []
-    for turn in range(ROUNDS):
+def compare(kind: str, few: Site, many: Site, rounds: int) -> tuple[float, float, float]:
+    """Microseconds at the one and at the other, and how much more."""
+    found = []
+    for turn in range(rounds):
         times = {few: [], many: []}
         for number in range(turn * INSTANCES + 1, (turn + 1) * INSTANCES + 1):
             for site in (few, many) if number % 2 else (many, few):
                 times[site].append(getattr(site, kind)(number * 37 % site.studies, number))
-        rounds.append([statistics.median(times[site]) * 1e6 for site in (few, many)])
-    at_few, at_many = (statistics.median(column) for column in zip(*rounds, strict=True))
-    ratio = statistics.median(after / before for before, after in rounds)
-    return {f"us_at_{FEW}": round(at_few), f"us_at_{MANY}": round(at_many), "ratio": round(ratio, 3)}
+        found.append([statistics.median(times[site]) * 1e6 for site in (few, many)])
+    at_few, at_many = (statistics.median(column) for column in zip(*found, strict=True))
+    return at_few, at_many, statistics.median(after / before for before, after in found)
 
 
 def main() -> None:
-    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
-        few, many = (Site(Path(folder) / str(studies), studies, stack) for studies in (FEW, MANY))
-        found = {kind: compare(kind, few, many) for kind in ("lookup", "filing")}
-    print(json.dumps({"bench": "identities", **found}))
+    parser = argparse.ArgumentParser(description=__doc__)
+    add_arguments(parser, repeats=9)
+    chosen = parse(parser)
+    many_studies = FEW * 2 if chosen.quick else MANY
+    durable.set_durable(enabled=False)
+    shared = Path("/dev/shm")
+    page = Page("identities", "Patients looked up", INTRODUCTION, facts(rounds=chosen.repeats))
+    with tempfile.TemporaryDirectory(dir=shared if shared.is_dir() else None) as folder, contextlib.ExitStack() as stack:
+        few, many = (Site(Path(folder) / str(studies), studies, stack) for studies in (FEW, many_studies))
+        found = {kind: compare(kind, few, many, chosen.repeats) for kind in ("lookup", "filing")}
+    rows = [(kind, f"{at_few:.0f}", f"{at_many:.0f}", f"{ratio:.3f}") for kind, (at_few, at_many, ratio) in found.items()]
+    columns = ("", f"us at {FEW:,} studies", f"us at {many_studies:,}", "times")
+    page.table("An instance", columns, rows)
+    page.write(chosen.out, **found)
 
 
 if __name__ == "__main__":

@@ -1,14 +1,8 @@
-"""How fast a study is zipped, beside Python's zipfile by default: CT images of half a megabyte, with a body and a scanner's noise.
-
-Both read files and write a zip in memory (tmpfs), taking turns; zipfile does so once for some of the images, for it is slow, and hashes
-nothing: we also take the SHA-256 of each file and of the whole zip. Prints a table and, last, one line of JSON.
-"""
+"""How fast a study is zipped, beside Python's zipfile by default."""
 
 import argparse
-import json
 import resource
 import statistics
-import sys
 import tempfile
 import threading
 import time
@@ -17,7 +11,13 @@ from pathlib import Path
 
 from dicomrx import archive
 from making.ct import build
+from telling.machine import facts
+from telling.page import Bars, Gate, Page, add_arguments, parse, short
 
+_INTRODUCTION = """\
+Made by `bench/pack.py`. CT images of half a megabyte, with a body and a scanner's noise. Both read files and write a zip in memory
+(tmpfs), taking turns; zipfile does so for some of the images only, for it is slow, and hashes nothing: we also take the SHA-256 of each
+file and of the whole zip. *size*: of the zip over that of the images."""
 _STUDY = "2.25.1"
 _SERIES = "2.25.2"
 _SLOW_SHARE = 8  # zipfile packs one image of so many
@@ -25,13 +25,12 @@ _MIN_FASTER, _MAX_LARGER = 12, 1.10
 
 
 def arguments():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repeats", type=int, default=5, help="the median of so many is told")
+    parser = argparse.ArgumentParser(description=__doc__)
+    add_arguments(parser)
     parser.add_argument("--images", type=int, default=200)
-    parser.add_argument("--quick", action="store_true", help="once, few images")
-    chosen = parser.parse_args()
+    chosen = parse(parser)
     if chosen.quick:
-        chosen.repeats, chosen.images = 1, 40
+        chosen.images = 40
     return chosen
 
 
@@ -74,6 +73,7 @@ def timed(work, paths, target):
 
 def main():
     chosen = arguments()
+    page = Page("pack", "Zipping", _INTRODUCTION, facts(images=chosen.images, **{"medians of": chosen.repeats}))
     shared = Path("/dev/shm")
     with tempfile.TemporaryDirectory(prefix="dicomrx-bench-", dir=shared if shared.is_dir() else None) as name:
         folder = Path(name) / _SERIES
@@ -86,18 +86,16 @@ def main():
             for what, (work, paths) in plan.items():
                 runs[what].append(timed(work, paths, Path(name) / "made.zip"))
     told = {what: [statistics.median(column) for column in zip(*each, strict=True)] for what, each in runs.items()}
-    print(f"{'':20} {'MB/s':>8} {'MB/CPU s':>9} {'size':>6}")
-    for what, (rate, cpu_rate, size) in told.items():
-        print(f"{what:20} {rate:8.1f} {cpu_rate:9.1f} {size:6.3f}")
-    faster = told["dicomrx, few"][1] / told["zipfile"][1]
-    larger = told["dicomrx, few"][2] / told["zipfile"][2]
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    good = faster >= _MIN_FASTER and larger <= _MAX_LARGER
-    print(f"{faster:.1f} times zipfile's default by CPU (gate {_MIN_FASTER}), {100 * larger - 100:+.1f} % bytes (gate +10 %)")
+    rows = [(what, short(rate), short(cpu_rate), f"{size:.3f}") for what, (rate, cpu_rate, size) in told.items()]
+    rates = {what: rate for what, (rate, _, _) in told.items()}
+    page.table("A study to a zip", ("", "MB/s", "MB / CPU s", "size"), rows, Bars("MB/s", rates))
+    few, theirs = told["dicomrx, few"], told["zipfile"]
+    page.gate(Gate("zip", "times zipfile's MB / CPU s", few[1] / theirs[1], _MIN_FASTER, _MIN_FASTER))
+    page.gate(Gate("zip", "times zipfile's bytes", few[2] / theirs[2], _MAX_LARGER, _MAX_LARGER, at_most=True))
+    page.judge()
     figures = {what: dict(zip(("mb_per_s", "mb_per_cpu_s", "size"), each, strict=True)) for what, each in told.items()}
-    print(json.dumps({"bench": "pack", "faster": faster, "larger": larger, "peak_mb": peak, "good": good, "rows": figures}))
-    return int(not good)
+    page.write(chosen.out, peak_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, rows=figures)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

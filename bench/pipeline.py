@@ -1,13 +1,8 @@
-"""How fast the whole pipeline is, from the first byte of a C-STORE to the last zip, beside a naive one.
-
-The naive one (bench/piping/naive.py) is pynetdicom, pydicom and zipfile, never durable; ours is `dicomrx all` without upload, not durable
-in memory (tmpfs) and durable on the disk. CT images of half a megabyte, in studies, over several associations; the pipelines take
-turns. Every study waits a second for quiet, which is not counted. Prints a table and, last, one line of JSON.
-"""
+"""How fast the whole pipeline is, from the first byte of a C-STORE to the last zip, beside a naive one."""
 
 import argparse
 import contextlib
-import json
+import os
 import shutil
 import signal
 import statistics
@@ -22,8 +17,16 @@ from making.ct import build
 from receiving.cells import IDEAL, Failed, Scenario, own_folder, send_ideal
 from receiving.loads import LOADS
 from receiving.peers import DISK, MEMORY, Peer, running
-from receiving.tree import Memory, cpu_s
+from receiving.tree import Memory, cpu_by, cpu_s
+from telling.machine import facts
+from telling.page import Bars, Gate, Page, add_arguments, parse, short
 
+_INTRODUCTION = """\
+Made by `bench/pipeline.py`. The naive one (`bench/piping/naive.py`) is pynetdicom, pydicom and zipfile, never durable, and removes far
+less; ours is `dicomrx all` without upload, not durable in memory (tmpfs) and durable on the disk. CT images of half a megabyte, 100 a
+study, over four associations; the sender shares the cores, and the pipelines take turns. A rate is images over the seconds from the
+first byte sent to the last one answered (received), to an empty `incoming/` (filed) and to the last zip (whole). Studies are complete
+after a second of quiet; the time in which nothing is left to do but to wait for that is not counted."""
 _QUIET_S = 1
 _ASSOCIATIONS = 4
 _PATIENCE_S = 600
@@ -31,27 +34,32 @@ _LOOK_S = 0.02
 _SETTLED_S = 0.02
 _PER_STUDY = 100
 _SLOW_SHARE = 10  # the naive one gets one image of so many
-_GATES = {MEMORY: 12, DISK: 7}
+_GATES = {MEMORY: ("whole pipeline, not durable", 12, 20), DISK: ("whole pipeline, durable", 7, 10)}
+_STAGES = ("scp", "anonymize", "watch", "upload")
 _HERE = Path(__file__).parent
 
 
 class Figures(NamedTuple):
-    """What one run gave: images a second from the first byte to the last zip, CPU of the whole tree, and its memory."""
+    """What one run gave: images a second up to the end of each phase, the whole tree's CPU and memory, and each stage's CPU."""
 
-    images_per_s: float
     received_per_s: float
+    filed_per_s: float
+    whole_per_s: float
     cpu_s_per_1000: float
     peak_mb: float
+    scp: float
+    anonymize: float
+    watch: float
+    upload: float
 
 
 def arguments():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repeats", type=int, default=5, help="the median of so many is told")
+    parser = argparse.ArgumentParser(description=__doc__)
+    add_arguments(parser)
     parser.add_argument("--images", type=int, default=2000)
-    parser.add_argument("--quick", action="store_true", help="once, 200 images")
-    chosen = parser.parse_args()
+    chosen = parse(parser)
     if chosen.quick:
-        chosen.repeats, chosen.images = 1, 200
+        chosen.images = 200
     return chosen
 
 
@@ -70,6 +78,11 @@ OURS = Peer("dicomrx", "dicomrx all", _ours, received="../zips/*.zip")
 NAIVE = Peer("naive", "pynetdicom + pydicom + zipfile", _naive, received="zips/*.zip", slow=True)
 
 
+def stage_of(words):
+    """The stage in a command line of ours."""
+    return next((word for word in words[1:] if word in _STAGES), "")
+
+
 def zipped(peer, folder):
     """How many images lie in finished zips."""
     count = 0
@@ -80,20 +93,27 @@ def zipped(peer, folder):
 
 
 def wait_for_zips(peer, folder, images):
-    """Until all are in zips; looks into them only where there are more than at the last look."""
+    """Until all are in zips; when nothing was left in `incoming/`, and now. Looks into zips only where there are more than before."""
     studies = -(-images // _PER_STUDY)
     deadline = time.monotonic() + _PATIENCE_S
+    filed = None
     seen = 0
     while True:
+        now = time.monotonic()
+        filed = filed or (None if holds_any(folder / "incoming") else now)
         there = len(list(folder.glob(peer.received)))
-        if there >= studies and there > seen:
+        if filed and there >= studies and there > seen:
             seen = there
-            now = time.monotonic()
             if zipped(peer, folder) == images:
-                return now
-        if time.monotonic() > deadline:
+                return filed, now
+        if now > deadline:
             raise Failed(f"{zipped(peer, folder)} of {images} images were zipped in time")
         time.sleep(_LOOK_S)
+
+
+def holds_any(folder):
+    with os.scandir(folder) as items:
+        return any(item.name.endswith(".dcm") for item in items)
 
 
 def settle(pid):
@@ -111,13 +131,17 @@ def run(peer, place, sources, folder):
         settle(pid)
         memory = Memory(pid)
         memory.start()
-        began = []
-        seconds = send_ideal(scenario, port, sources, lambda: began.extend([cpu_s(pid), time.monotonic()]))
-        ended = wait_for_zips(peer, root / "spool", len(sources))
-        cpu = cpu_s(pid) - began[0]
+        before = []
+        seconds = send_ideal(scenario, port, sources, lambda: before.extend([time.monotonic(), cpu_s(pid), cpu_by(pid, stage_of)]))
+        began, cpu, by_stage = before
+        filed, ended = wait_for_zips(peer, root / "spool", len(sources))
+        cpu, by_stage = cpu_s(pid) - cpu, cpu_by(pid, stage_of) - by_stage
         memory.stop()
-        whole = ended - began[1] - _QUIET_S
-        return Figures(len(sources) / whole, len(sources) / seconds, cpu * 1000 / len(sources), memory.peak / 1e6)
+    quiet = began + seconds if peer is OURS else filed  # from when on a study is: as received, or as filed
+    waited = max(0.0, quiet + _QUIET_S - filed)
+    rates = [len(sources) / each for each in (seconds, filed - began, ended - began - waited)]
+    costs = [1000 * each / len(sources) for each in (cpu, *(by_stage[stage] for stage in _STAGES))]
+    return Figures(*rates, costs[0], memory.peak / 1e6, *costs[1:])
 
 
 def measure(chosen, memory, disk):
@@ -131,28 +155,35 @@ def measure(chosen, memory, disk):
     return {key: Figures(*map(statistics.median, zip(*each, strict=True))) for key, each in runs.items()}
 
 
+def tell(page, told):
+    named = {f"{name}, {'durable, disk' if place == DISK else 'memory'}": row for (name, place), row in told.items()}
+    rates = [(name, *map(short, row[:5])) for name, row in named.items()]
+    bars = Bars("images/s from the first byte to the last zip", {name: row.whole_per_s for name, row in named.items()})
+    page.table("Whole pipeline", ("", "received/s", "filed/s", "whole/s", "CPU s / 1,000", "peak MB"), rates, bars)
+    shares = [(name, *map(short, row[5:])) for name, row in named.items() if name.startswith(OURS.name)]
+    page.table("Where the CPU goes, s / 1,000", ("", *_STAGES), shares)
+    naive = told[NAIVE.name, MEMORY].whole_per_s
+    for place, (what, gate, goal) in _GATES.items():
+        page.gate(Gate(what, "times the naive one's rate", told[OURS.name, place].whole_per_s / naive, gate, goal))
+
+
 def main():
     chosen = arguments()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # clean up
     shared = Path("/dev/shm")
     room = shared.is_dir() and shutil.disk_usage(shared).free > 5 * chosen.images * 2**19
+    known = facts(memory="tmpfs" if room else "no tmpfs with enough room: the disk", images=chosen.images, **{"medians of": chosen.repeats})
+    page = Page("pipeline", "Receive to zip", _INTRODUCTION, known)
     with contextlib.ExitStack() as stack:
         memory, disk = (
             Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="dicomrx-bench-", dir=where, ignore_cleanup_errors=True)))
             for where in (shared if room else None, "/var/tmp")
         )
         told = measure(chosen, memory, disk)
-    print(f"{'':9} {'place':7} {'images/s':>9} {'received/s':>11} {'CPU s/1000':>11} {'peak MB':>8}")
-    for (name, place), row in told.items():
-        print(f"{name:9} {place:7} {row.images_per_s:9.1f} {row.received_per_s:11.1f} {row.cpu_s_per_1000:11.2f} {row.peak_mb:8.0f}")
-    naive = told[NAIVE.name, MEMORY]
-    faster = {place: told[OURS.name, place].images_per_s / naive.images_per_s for place in _GATES}
-    for place, gate in _GATES.items():
-        print(f"{faster[place]:.1f} times the naive one, {'durable' if place == DISK else 'not durable'} (gate {gate})")
-    rows = {f"{name} {place}": row._asdict() for (name, place), row in told.items()}
-    print(json.dumps({"bench": "pipeline", "in_memory": room, "images": chosen.images, "faster": faster, "rows": rows}))
-    return int(any(faster[place] < gate for place, gate in _GATES.items()))
+    tell(page, told)
+    page.judge()
+    page.write(chosen.out, rows={f"{name} {place}": row._asdict() for (name, place), row in told.items()})
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

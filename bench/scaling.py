@@ -1,12 +1,8 @@
-"""How cost grows: CPU and memory of each stage over 1,000, 10,000 and 100,000 instances in backlog, and over 1, 10 and 1,000 open studies.
-
-Small images (8 kB), so that what grows is seen; each stage works off all of it at once, by `--once`, in one process, not durable.
-Every cell is run in a spool of its own. Prints a table and, last, one line of JSON; growth is CPU per instance over that of the first row.
-"""
+"""How cost grows: CPU, memory and time to the first job of each stage over backlogs of all sizes, and over numbers of open studies."""
 
 import argparse
-import json
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -18,12 +14,24 @@ from dicomrx.spool import durable
 from dicomrx.spool.intake import Intake
 from dicomrx.spool.layout import Spool
 from receiving.loads import INSTANCE, Load, header
+from receiving.tree import Memory
+from telling.machine import facts
+from telling.page import Bars, Gate, Page, add_arguments, parse, short
 
+_INTRODUCTION = """\
+Made by `bench/scaling.py`. Small images (8 kB), so that what grows is seen; each stage works off all of them by `--once`, in one process,
+not durable, in a spool of its own in memory (tmpfs). CPU is without that of a start with nothing to do. *growth*: CPU per instance over
+that of the first row. *first job*: seconds from the start of the process to its first output, a new study, a marker or a frozen study."""
 _LOAD = Load("small", "MR of 8 kB", "1.2.840.10008.5.1.4.1.1.4", "MR", 48, 0, 0)
 _BACKLOGS = (1_000, 10_000, 100_000)
 _STUDIES = (1, 10, 1_000)
 _AT_STUDIES, _OF_INSTANCES = 10, 10_000
 _QUIET_S = 1
+_LOOK_S = 0.002
+_STAGES = {"anonymize": "studies/*", "watch": "studies/*/.complete", "upload": "outbox/*"}  # and its first output
+_COLUMNS = ("", "stage", "CPU ms / instance", "growth", "peak MB", "first job s")
+_NOISE_MS = 0.05  # a start does not always take the same
+_MAX_GROWTH, _MAX_MORE_MB = 1.25, 8
 
 
 class Cost(NamedTuple):
@@ -31,13 +39,14 @@ class Cost(NamedTuple):
 
     cpu_ms_per_instance: float
     peak_mb: float
+    first_s: float
 
 
 def arguments():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__)
+    add_arguments(parser, repeats=3)
     parser.add_argument("--most", type=int, default=_BACKLOGS[-1], help="leave larger backlogs out")
-    parser.add_argument("--quick", action="store_true", help="100 and 1,000 instances, 1 and 100 studies")
-    return parser.parse_args()
+    return parse(parser)
 
 
 def receive(places, instances, studies):
@@ -57,23 +66,32 @@ def receive(places, instances, studies):
 
 
 def stage(name, places, *options):
-    """What one run to the end costs, its start not counted."""
+    """CPU seconds of one run to the end, its peak in MB, and the seconds to its first output."""
     storage, zips = places
     command = [sys.executable, "-m", "dicomrx", name, "--once", f"--storage={storage}", f"--zip-dir={zips}", "--no-durable", *options]
+    began, first = time.monotonic(), None
     process = subprocess.Popen([*command, "--log-level=ERROR"])
+    memory = Memory(process.pid)
+    memory.start()
+    while os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is None:
+        if first is None and any(storage.glob(_STAGES[name])):
+            first = time.monotonic() - began
+        time.sleep(_LOOK_S if first is None else 10 * _LOOK_S)
+    memory.stop()
     _, status, used = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         sys.exit(f"{name} ended with {process.returncode}")
-    return used.ru_utime + used.ru_stime, used.ru_maxrss / 1024
+    return used.ru_utime + used.ru_stime, memory.peak / 1e6, first or time.monotonic() - began
 
 
 def cell(instances, studies):
-    with tempfile.TemporaryDirectory(prefix="dicomrx-bench-") as folder:
+    """What each stage costs."""
+    shared = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(prefix="dicomrx-bench-", dir=shared if shared.is_dir() else None) as folder:
         places = Path(folder) / "spool", Path(folder) / "zips"
-        state = f"--state-dir={folder}/state"
         plan = {
-            "anonymize": [state, "--workers=1"],
+            "anonymize": [f"--state-dir={folder}/state", "--workers=1"],
             "watch": [f"--timeout={_QUIET_S}"],
             "upload": ["--no-send", "--workers=1"],
         }
@@ -81,38 +99,58 @@ def cell(instances, studies):
         receive(places, instances, studies)
         told = {}
         for name, options in plan.items():
-            cpu, peak = stage(name, places, *options)
-            told[name] = Cost(1000 * max(0.0, cpu - idle[name]) / instances, peak)
-            time.sleep(_QUIET_S)
+            time.sleep(_QUIET_S if name == "watch" else 0)
+            cpu, peak, first = stage(name, places, *options)
+            told[name] = Cost(1000 * max(0.0, cpu - idle[name]) / instances, peak, first)
         if (zips := len(list(places[1].glob("*.zip")))) != studies:
             sys.exit(f"{zips} of {studies} studies were zipped")
     return told
 
 
-def table(title, cells, first):
-    """Growth against the first cell; returns what a program wants to know."""
-    print(f"\n{title}\n{'':10} {'':10} {'CPU ms/instance':>16} {'growth':>7} {'peak MB':>8}")
-    rows = []
+def measured(shapes, repeats):
+    """Each shape (instances, studies) once; the smallest, with which the others are compared, so many times."""
+    cells = {}
+    for shape in sorted(shapes):
+        runs = [cell(*shape) for _ in range(repeats if not cells else 1)]
+        cells[shape] = {name: Cost(*map(statistics.median, zip(*(run[name] for run in runs), strict=True))) for name in _STAGES}
+    return cells
+
+
+def tell(page, title, cells):
+    """A table; growth against the first cell. Returns what a program wants to know."""
+    first = next(iter(cells.values()))
+    rows, raw = [], []
     for label, told in cells.items():
         for name, cost in told.items():
-            growth = round(cost.cpu_ms_per_instance / first[name].cpu_ms_per_instance, 2) if first[name].cpu_ms_per_instance else None
-            print(f"{label:<10} {name:10} {cost.cpu_ms_per_instance:16.3f} {growth or '-':>7} {cost.peak_mb:8.0f}")
-            rows.append({"at": label, "stage": name, **cost._asdict(), "growth": growth})
-    return rows
+            base = first[name].cpu_ms_per_instance
+            growth = f"{cost.cpu_ms_per_instance / base:.2f}" if base > _NOISE_MS else "-"
+            rows.append((f"{label:,}", name, f"{cost.cpu_ms_per_instance:.3f}", growth, *map(short, cost[1:])))
+            raw.append({"at": label, "stage": name, **cost._asdict()})
+    bars = {f"{label:,}, anonymize": told["anonymize"].cpu_ms_per_instance for label, told in cells.items()}
+    page.table(title, _COLUMNS, rows, Bars("CPU ms / instance", bars))
+    return raw
 
 
 def main():
     chosen = arguments()
     durable.set_durable(enabled=False)
-    backlogs = (100, 1_000) if chosen.quick else [count for count in _BACKLOGS if count <= chosen.most]
-    studies, of = ((1, 100), 500) if chosen.quick else (_STUDIES, _OF_INSTANCES)
-    by_backlog = {count: cell(count, min(_AT_STUDIES, count)) for count in backlogs}
-    by_studies = {count: cell(of, count) for count in studies}
-    rows = {
-        "backlog": table("instances in backlog", by_backlog, by_backlog[backlogs[0]]),
-        "studies": table(f"open studies, {of} instances", by_studies, by_studies[studies[0]]),
+    backlogs = (100, 300) if chosen.quick else [count for count in _BACKLOGS if count <= chosen.most]
+    studies, of = ((1, 10), 100) if chosen.quick else (_STUDIES, _OF_INSTANCES)
+    cells = measured({*((count, _AT_STUDIES) for count in backlogs), *((of, count) for count in studies)}, chosen.repeats)
+    page = Page("scaling", "How cost grows", _INTRODUCTION, facts(**{"smallest, medians of": chosen.repeats}))
+    by_backlog = {count: cells[count, _AT_STUDIES] for count in backlogs}
+    by_studies = {count: cells[of, count] for count in studies}
+    raw = {
+        "backlog": tell(page, f"Instances in backlog, {_AT_STUDIES} studies", by_backlog),
+        "studies": tell(page, f"Open studies, {of:,} instances", by_studies),
     }
-    print(json.dumps({"bench": "scaling", **rows}))
+    few, many = (by_backlog[count]["anonymize"] for count in (backlogs[0], backlogs[-1]))
+    what = f"anonymize, {backlogs[-1]:,} instances in backlog"
+    grown = many.cpu_ms_per_instance / few.cpu_ms_per_instance
+    page.gate(Gate(what, f"CPU per instance, times that at {backlogs[0]:,}", grown, _MAX_GROWTH, 1, at_most=True))
+    page.gate(Gate(what, f"peak MB more than at {backlogs[0]:,}", many.peak_mb - few.peak_mb, _MAX_MORE_MB, 0, at_most=True))
+    page.judge()
+    page.write(chosen.out, **raw)
 
 
 if __name__ == "__main__":

@@ -1,13 +1,7 @@
-"""What it costs to start and to wait: CPU seconds of commands, and percent of a core of each stage that has nothing to do.
-
-`--help` is compared with a bare Typer program of as many commands, the two taking turns. The idle stages look at a spool with so many
-de-identified instances, a hundred a study, which are never complete; `status`, which draws only what a terminal has lines for, draws all
-of these studies here. Prints a table and, last, one line of JSON.
-"""
+"""What it costs to start and to wait: CPU seconds of commands, and percent of a core of each stage that has nothing to do."""
 
 import argparse
 import contextlib
-import json
 import os
 import statistics
 import subprocess
@@ -19,7 +13,13 @@ from pathlib import Path
 from dicomrx.spool.layout import ARRIVED, Spool
 from receiving.peers import free_port
 from receiving.tree import cpu_s
+from telling.machine import facts
+from telling.page import Bars, Gate, Page, add_arguments, parse, short
 
+_INTRODUCTION = """\
+Made by `bench/start.py`. `--help` is compared with a bare Typer program of as many commands, the two taking turns. The idle stages look,
+all at once, at a spool with so many de-identified instances, a hundred a study, which are never complete; `status`, which draws only
+what a terminal has lines for, draws all of these studies here."""
 _HERE = Path(__file__).parent
 _DICOMRX = [sys.executable, "-m", "dicomrx"]
 _A_STUDY = 100
@@ -28,14 +28,13 @@ _SETTLE_S = 8
 
 
 def arguments():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repeats", type=int, default=15, help="the median of so many starts is told")
+    parser = argparse.ArgumentParser(description=__doc__)
+    add_arguments(parser, repeats=15)
     parser.add_argument("--instances", type=int, default=100_000, help="files in studies/")
-    parser.add_argument("--idle-s", type=float, default=30, help="for so long each stage is watched")
-    parser.add_argument("--quick", action="store_true", help="few starts, 10,000 files, ten seconds")
-    chosen = parser.parse_args()
+    parser.add_argument("--idle-s", type=float, default=20, help="for so long each stage is watched")
+    chosen = parse(parser)
     if chosen.quick:
-        chosen.repeats, chosen.instances, chosen.idle_s = 5, 10_000, 10
+        chosen.instances, chosen.idle_s = 1000, 2
     return chosen
 
 
@@ -97,6 +96,7 @@ def places(where):
 
 def main():
     chosen = arguments()
+    page = Page("start", "Starts and rests", _INTRODUCTION, facts(**{"medians of": chosen.repeats}))
     with tempfile.TemporaryDirectory(prefix="dicomrx-bench-") as folder:
         where = Path(folder) / "spool", Path(folder) / "zips"
         with Spool.open(*where, make=True) as spool:
@@ -110,15 +110,18 @@ def main():
         filled = {"status, filled": commands["status"], "--json, filled": [*commands["status"], "--json"]}
         told |= starts(filled, chosen.repeats)
         waiting = idle(where, chosen.idle_s)
-    for name, (cpu, seconds) in told.items():
-        print(f"{name:16} {cpu:8.3f} s CPU {seconds:8.3f} s")
+    rows = [(name, f"{cpu:.3f}", f"{seconds:.3f}") for name, (cpu, seconds) in told.items()]
+    page.table("A start", ("", "CPU s", "s"), rows, Bars("CPU s", {name: cpu for name, (cpu, _) in told.items()}))
+    page.table(
+        f"Idle, {chosen.instances:,} files", ("", "percent of a core"), [(name, short(percent)) for name, percent in waiting.items()]
+    )
+    page.gate(Gate("--help", "times the CPU of a bare Typer program", told["help"][0] / told["bare"][0], 2, 2, at_most=True))
+    page.gate(Gate("status", "s", told["status"][1], 0.4, 0.4, at_most=True))
     for name, percent in waiting.items():
-        print(f"{name + ', idle':16} {percent:8.2f} % of a core")
-    ratio = round(told["help"][0] / told["bare"][0], 2)
-    print(f"--help takes {ratio} times the CPU of a bare Typer program")
-    started = {name: {"cpu_s": round(cpu, 4), "s": round(seconds, 4)} for name, (cpu, seconds) in told.items()}
-    idle_percent = {name: round(percent, 3) for name, percent in waiting.items()}
-    print(json.dumps({"bench": "start", "instances": chosen.instances, "help_over_bare": ratio, "start": started, "idle": idle_percent}))
+        page.gate(Gate(f"{name}, idle", "percent of a core", percent, 1, 1, at_most=True))
+    page.judge()
+    started = {name: {"cpu_s": cpu, "s": seconds} for name, (cpu, seconds) in told.items()}
+    page.write(chosen.out, start=started, idle=waiting)
 
 
 if __name__ == "__main__":

@@ -37,11 +37,16 @@ def change(_dataset, element):
         element.value = f"2.25.{int(hashlib.sha256(str(element.value).encode()).hexdigest()[:32], 16)}"
 
 
-def deidentify(path, studies):
+def deidentified(path):
     dataset = dcmread(path)
     dataset.remove_private_tags()
     dataset.walk(change)
     dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
+    return dataset
+
+
+def deidentify(path, studies):
+    dataset = deidentified(path)
     folder = studies / dataset.StudyInstanceUID / dataset.SeriesInstanceUID
     folder.mkdir(parents=True, exist_ok=True)
     dataset.save_as(folder / f"{dataset.SOPInstanceUID}.dcm", enforce_file_format=True)

@@ -1,8 +1,10 @@
 """What a process and all that it started take: CPU time and memory, from /proc."""
 
+import contextlib
 import os
 import threading
 import time
+from collections import Counter
 from pathlib import Path
 
 _TICKS = os.sysconf("SC_CLK_TCK")
@@ -25,6 +27,15 @@ def family(pid):
 def cpu_s(pid):
     """CPU seconds of the tree so far; children that were waited for count in their parent."""
     return sum(_own(member) + _reaped(member) for member in family(pid))
+
+
+def cpu_by(pid, kind):
+    """The same for each kind of process, which `kind` tells from the words of its command line; what has ended is not in it."""
+    told = Counter()
+    for member in family(pid):
+        with contextlib.suppress(OSError):
+            told[kind(Path(f"/proc/{member}/cmdline").read_text().split("\0"))] += _own(member)
+    return told
 
 
 def _own(pid):

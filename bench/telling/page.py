@@ -14,7 +14,6 @@ from typing import NamedTuple
 from telling import plot
 
 FOLDER = Path(__file__).parents[2] / "docs" / "bench"
-_GATES = ("what", "measured", "is", "gate", "goal", "")
 
 
 class Bars(NamedTuple):
@@ -33,6 +32,8 @@ class Gate(NamedTuple):
     gate: float
     goal: float
     at_most: bool = False
+
+    COLUMNS = ("what", "measured", "is", "gate", "goal", "")  # of `line`
 
     def reaches(self, bound: float) -> bool:
         return self.value <= bound if self.at_most else self.value >= bound
@@ -88,14 +89,14 @@ class Page:
             (folder / f"{self._name}.svg").write_text(plot.svg([(f"{title}, {bars.unit}", bars.figures) for title, bars in self._bars]))
 
     def _judged(self):
-        return [_GATES, *(gate.line() for gate in self._gates)]
+        return [Gate.COLUMNS, *(gate.line() for gate in self._gates)]
 
     def _markdown(self):
         tables = [("Gates", self._judged()), *self._tables] if self._gates else self._tables
         parts = [f"# {self._title}", self._introduction.strip()]
         parts += [f"![{self._title}]({self._name}.svg)"] if self._bars else []
         parts.append("\n".join(f"- {fact}: {value}" for fact, value in self._facts.items()))
-        parts += [f"## {title}\n\n{_markdown_table(lines)}" for title, lines in tables]
+        parts += [f"## {title}\n\n{markdown_table(lines)}" for title, lines in tables]
         return "\n\n".join(parts) + "\n"
 
 
@@ -124,7 +125,8 @@ def _bound(value):
     return f"{value:g}"
 
 
-def _markdown_table(lines):
+def markdown_table(lines):
+    """Lines of cells, the first one the head."""
     head, *rest = lines
     return "\n".join(f"| {' | '.join(line)} |" for line in (head, ["---"] * len(head), *rest))
 

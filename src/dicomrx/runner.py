@@ -102,7 +102,7 @@ class Runner:
             if refusals:  # with a whole study, perhaps: not every second
                 self._stop.wait(min(_UNAVAILABLE_MAX_S, _AFTER_FAILURE_S * 2**refusals))
             elif tally.deferred:
-                self._stop.wait(min(wait, _AFTER_FAILURE_S))
+                self._stop.wait(_AFTER_FAILURE_S)
             self._wake.wait(wait)
 
     def _wait_s(self, tally: Tally, spent_s: float) -> float:

@@ -195,7 +195,7 @@ def is_marked(spool: Spool, uid: str) -> bool:
 
 
 def newest_arrival(spool: Spool, uid: str) -> int | None:
-    """As `Study.newest_arrival`, without its lock: every study is asked every second."""
+    """As `Study.newest_arrival`, without its lock: every study is asked at every look."""
     try:
         return os.stat(f"{spool.studies}/{uid}/{ARRIVED}").st_mtime_ns
     except FileNotFoundError:

@@ -30,8 +30,9 @@ class Definition:
     cpu_s: float = 0.0
 
 
+# No event tells that a study has been quiet for long enough, nor of a marker; where a look costs much, the runner rests for longer.
 STAGES: Final[Mapping[str, Definition]] = {
     "anonymize": Definition(anonymize.build, parallel=True, makes_spool=True, cpu_s=300.0),
-    "watch": Definition(watch.build, rescan_s=1.0),
-    "upload": Definition(upload.build, threaded=True, rescan_s=1.0),
+    "watch": Definition(watch.build, rescan_s=0.25),
+    "upload": Definition(upload.build, threaded=True, rescan_s=0.5),
 }
