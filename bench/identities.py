@@ -10,7 +10,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from dicomrx.runner import Job
+from dicomrx.jobs import Job
 from dicomrx.settings import Settings
 from dicomrx.spool import durable
 from dicomrx.spool.intake import Intake

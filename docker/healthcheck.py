@@ -9,6 +9,8 @@ import sys
 from pynetdicom import AE
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]  # made at import, so mypy cannot see it
 
+from dicomrx.settings import resolve
+
 TIMEOUT_S = 5
 ECHO_SUCCESS = 0x0000
 
@@ -27,6 +29,6 @@ def answers(port: int, called: str) -> bool:
 
 
 if __name__ == "__main__":
-    # An empty variable is unset, as for dicomrx itself.
-    port = int(os.environ.get("DICOM_RECEIVER_PORT") or 11112)
-    sys.exit(0 if answers(port, os.environ.get("DICOM_RECEIVER_AE_TITLE") or "DICOMRCV") else 1)
+    # From the environment and the configuration file that it names, as the receiver has them; no secret is opened for it.
+    settings = resolve({}, os.environ, secrets=False).settings
+    sys.exit(0 if answers(settings.port, settings.ae_title) else 1)

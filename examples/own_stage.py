@@ -13,7 +13,8 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from dicomrx.runner import Job, Runner
+from dicomrx.jobs import Job
+from dicomrx.runner import Runner
 from dicomrx.spool import outbox
 from dicomrx.spool.layout import RECEIPT, Spool
 

@@ -5,7 +5,8 @@ import os
 import time
 from pathlib import Path
 
-from dicomrx.spool import durable, incoming
+from dicomrx.spool import durable, evidence, incoming
+from dicomrx.spool.evidence import Sighting
 from dicomrx.spool.intake import Intake
 from dicomrx.spool.layout import Spool
 from dicomrx.spool.ledger import Fate
@@ -97,6 +98,22 @@ def filed(spool: Spool, study: str = STUDY, instance: str = INSTANCE, data: byte
         path = held.folder / SERIES / f"{instance}.dcm"
     part.unlink()
     return path
+
+
+def see(
+    spool: Spool,
+    instance: str = INSTANCE,
+    number: int | str = 1,
+    *,
+    modality: str = "CT",
+    calling: str = "CT1",
+    fate: Fate = Fate.FILED,
+    arrival: Arrival | None = None,
+) -> None:
+    """What anonymize notes of an instance of the study, for the watch to weigh."""
+    arrival = arrival or Arrival(1, 2, "0123abcd", 0, 1)
+    with Study.locked(spool, STUDY):
+        evidence.note(spool, STUDY, Sighting.of(arrival, fate, (SERIES, instance), (str(number), modality, calling)))
 
 
 def mark(spool: Spool, study: str = STUDY) -> bool:

@@ -6,6 +6,7 @@ DicomrxError
 ├── NoInputError         66  what was named is not there
 ├── UnavailableError     69  the destination does not answer
 ├── CannotCreateError    73  an output cannot be made
+├── DiskFullError        74  no space is left on a disk
 ├── TryAgainError        75  already runs, or work was left
 ├── PermissionRefused    77  not ours to read or to send
 └── Outcome                  of one job of a stage
@@ -16,11 +17,10 @@ DicomrxError
 import errno
 from typing import ClassVar, Final
 
+FULL_ERRNOS: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 # The machine is unwell, not the input: such errors defer, so that a full disk empties nothing into quarantine.
-MACHINE_ERRNOS: Final = frozenset(
+MACHINE_ERRNOS: Final = FULL_ERRNOS | frozenset(
     {
-        errno.ENOSPC,
-        errno.EDQUOT,
         errno.EIO,
         errno.EROFS,
         errno.EACCES,
@@ -68,6 +68,12 @@ class CannotCreateError(DicomrxError):
     """An output cannot be made where it was asked for."""
 
     exit_code = 73
+
+
+class DiskFullError(DicomrxError):
+    """No space is left on a disk that a command needs to begin."""
+
+    exit_code = 74
 
 
 class TryAgainError(DicomrxError):

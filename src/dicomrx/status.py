@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
+from dicomrx.network.refusals import Refused
 from dicomrx.spool import durable, quarantine, refused
 from dicomrx.spool.incoming import look
 from dicomrx.spool.layout import MANIFEST, MARKER, REASON, RECEIPT, Spool, read_json
@@ -48,19 +49,6 @@ class StudyState:
     note: str
     sent_bytes: int | None = None
     total_bytes: int | None = None
-
-
-@dataclass(frozen=True)
-class Refused:
-    """One peer that the receiver turned away for one reason, and the setting that decided; `last` is UTC."""
-
-    peer: str
-    calling: str
-    called: str
-    setting: str
-    why: str
-    count: int
-    last: str
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from dicomrx.status import Refused, Status, StudyState
+from dicomrx.network.refusals import Refused
+from dicomrx.status import Status, StudyState
 from dicomrx.text import safe
 
 UNBOUNDED: Final = 100_000

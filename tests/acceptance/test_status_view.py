@@ -20,7 +20,8 @@ from dicomrx import tui
 from dicomrx.deid import Needles
 from dicomrx.demo.checks import values
 from dicomrx.demo.samples import bundled
-from dicomrx.status import Queue, Refused, Status, StudyState
+from dicomrx.network.refusals import Refused
+from dicomrx.status import Queue, Status, StudyState
 from tests.acceptance.pipeline import Pipeline, wait_until
 
 WIDTH, HEIGHT = 80, 24

@@ -1,7 +1,8 @@
 """A recording proxy: what a sender says on the wire, read without any code of ours."""
 
+import asyncio
 import contextlib
-import socket
+import ssl
 import struct
 import threading
 from collections.abc import Iterator
@@ -12,59 +13,68 @@ _COMMAND, _LAST = 1, 2
 
 
 class Recorder:
-    """Stands between senders and the receiver at `receiver`, and keeps what the senders say; used as a context manager."""
+    """Stands between senders and the receiver at `receiver`, and keeps what the senders say; used as a context manager.
 
-    def __init__(self, receiver: tuple[str, int]) -> None:
+    With `tls` it is a tunnel: it speaks TLS to the receiver, for senders that cannot.
+    """
+
+    def __init__(self, receiver: tuple[str, int], tls: ssl.SSLContext | None = None) -> None:
         self._receiver = receiver
+        self._tls = tls
         self._said: list[bytearray] = []
-        self._listener = socket.create_server(("127.0.0.1", 0), backlog=32)
-        self._open = contextlib.ExitStack()
-        self._open.enter_context(self._listener)
-        self._threads = [threading.Thread(target=self._accept, daemon=True)]
+        self._talks: list[asyncio.Task | None] = []
+        self._loop = asyncio.new_event_loop()
+        self._server = self._loop.run_until_complete(asyncio.start_server(self._talk, "127.0.0.1", 0))
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
 
     @property
     def port(self) -> int:
-        return int(self._listener.getsockname()[1])
+        return int(self._server.sockets[0].getsockname()[1])
 
     def __enter__(self) -> Self:
-        self._threads[0].start()
+        self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        with self._open:
-            self._listener.shutdown(socket.SHUT_RDWR)
-            for thread in self._threads:
-                thread.join(10)
-                assert not thread.is_alive(), "a sender left its connection open"
+        """Wait for the senders' end; TimeoutError where one left its connection open."""
+        try:
+            asyncio.run_coroutine_threadsafe(self._finish(), self._loop).result(10)
+        finally:
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join()
+            self._loop.close()
 
     def data_sets(self) -> list[bytes]:
         """The data set of each message of the connections so far, as it was sent."""
         return [data for said in self._said for data in _data_sets(bytes(said))]
 
-    def _accept(self) -> None:
-        while True:
-            try:
-                sender, _ = self._listener.accept()
-            except OSError:
-                return
-            receiver = socket.create_connection(self._receiver)
-            for stream in (sender, receiver):
-                self._open.enter_context(stream)
-                stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            said = bytearray()
-            self._said.append(said)
-            for ends in ((sender, receiver, said), (receiver, sender, bytearray())):
-                self._threads.append(threading.Thread(target=_pump, args=ends, daemon=True))
-                self._threads[-1].start()
+    async def _finish(self) -> None:
+        self._server.close()
+        await asyncio.gather(*filter(None, self._talks))
+
+    async def _talk(self, sender: asyncio.StreamReader, to_sender: asyncio.StreamWriter) -> None:
+        self._talks.append(asyncio.current_task())
+        receiver, to_receiver = await asyncio.open_connection(*self._receiver, ssl=self._tls, server_hostname="" if self._tls else None)
+        said = bytearray()
+        self._said.append(said)
+        await asyncio.gather(_pump(sender, to_receiver, said), _pump(receiver, to_sender, bytearray()))
+        for end in (to_sender, to_receiver):
+            end.close()
+            with contextlib.suppress(OSError):
+                await end.wait_closed()
 
 
-def _pump(source: socket.socket, target: socket.socket, said: bytearray) -> None:
+async def _pump(source: asyncio.StreamReader, target: asyncio.StreamWriter, said: bytearray) -> None:
     with contextlib.suppress(OSError):
-        while data := source.recv(1 << 16):
+        while data := await source.read(1 << 16):
             said += data
-            target.sendall(data)
+            target.write(data)
+            await target.drain()
     with contextlib.suppress(OSError):
-        target.shutdown(socket.SHUT_WR)
+        if target.can_write_eof():
+            target.write_eof()
+        else:  # TLS has no such thing
+            target.close()
 
 
 def _data_sets(said: bytes) -> Iterator[bytes]:

@@ -26,6 +26,7 @@ PRIVATE_SYNTAX = "1.2.826.0.1.3680043.9.9999.2"
 ENGINES = ("lane", "pynetdicom")
 LISTEN = Listen(host="127.0.0.1", port=0)
 TITLES = ("SENDER", "DICOMRCV")
+OFFERS = ((1, CT, [EXPLICIT]), (3, VERIFICATION, [IMPLICIT]))
 
 
 class Folder:

@@ -51,12 +51,20 @@ PresentationContexts = Private
 """
 
 
-class Sender(NamedTuple):
-    """`send(port, files, work)` sends files to a receiver on this machine; those named in `cannot` it could send to none."""
+class Tls(NamedTuple):
+    """What a sender speaks TLS with: its key and certificate in one file, and whom it trusts."""
 
-    send: Callable[[int, Sequence[Path], Path], None]
+    own: Path
+    trusted: Path
+
+
+class Sender(NamedTuple):
+    """`send(port, files, work, tls)` sends files to a receiver on this machine; those named in `cannot` it could send to none."""
+
+    send: Callable[[int, Sequence[Path], Path, Tls | None], None]
     needs: tuple[str, ...]
     cannot: frozenset[str]
+    speaks_tls: bool = True
 
 
 def sources(sender: Sender, work: Path) -> list[Path]:
@@ -87,8 +95,8 @@ def _by_syntax(files: Sequence[Path]) -> Iterator[tuple[str, list[Path]]]:
         yield syntax, list(group)
 
 
-def _storescu(port: int, files: Sequence[Path], work: Path) -> None:
-    command = ["storescu", "-aec", "DICOMRCV"]
+def _storescu(port: int, files: Sequence[Path], work: Path, tls: Tls | None) -> None:
+    command = ["storescu", "-aec", "DICOMRCV", *(["+tls", tls.own, tls.own, "+cf", tls.trusted] if tls else [])]
     profile = work / "storescu.cfg"
     profile.write_text(_PROFILE)
     private = [path for path in files if _meta(path).sop_class == PRIVATE_CLASS]
@@ -97,36 +105,37 @@ def _storescu(port: int, files: Sequence[Path], work: Path) -> None:
         run(*command, "-R", _PROPOSE[syntax], "127.0.0.1", port, *group)
 
 
-def _dcmsend(port: int, files: Sequence[Path], _work: Path) -> None:
+def _dcmsend(port: int, files: Sequence[Path], _work: Path, _tls: Tls | None) -> None:
     run("dcmsend", "-aec", "DICOMRCV", "-dn", "-nuc", "127.0.0.1", port, *files)
 
 
-def _gdcmscu(port: int, files: Sequence[Path], _work: Path) -> None:
+def _gdcmscu(port: int, files: Sequence[Path], _work: Path, _tls: Tls | None) -> None:
     """It dies once it has sent all, with any receiver (Debian's 3.0.21), so its exit code says nothing."""
     for _, group in _by_syntax(files):
         command = ["gdcmscu", "--store", "--call", "DICOMRCV", "127.0.0.1", str(port), *map(str, group)]
         subprocess.run(command, capture_output=True, timeout=120, check=False)
 
 
-def _dcmjs(port: int, files: Sequence[Path], _work: Path) -> None:
+def _dcmjs(port: int, files: Sequence[Path], _work: Path, tls: Tls | None) -> None:
     command = ["node", str(FOREIGN / "dcmjs_send.js"), str(port), *map(str, files)]
     environment = {**os.environ, "NODE_PATH": str(NODE_MODULES)}
+    environment |= {"TLS_OWN": str(tls.own), "TLS_TRUSTED": str(tls.trusted)} if tls else {}
     result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=True)
     told = [line for line in result.stdout.splitlines() if line.endswith(".dcm")]
     assert told == [f"0 {path}" for path in files]
 
 
-def _orthanc(port: int, files: Sequence[Path], work: Path) -> None:
-    with _orthanc_running(port, work) as url:
+def _orthanc(port: int, files: Sequence[Path], work: Path, tls: Tls | None) -> None:
+    with _orthanc_running(port, work, tls) as url:
         for path in files:
             stored = json.loads(_post(f"{url}/instances", path.read_bytes()))
             _post(f"{url}/modalities/receiver/store", stored["ID"].encode())
 
 
 @contextlib.contextmanager
-def _orthanc_running(port: int, work: Path) -> Iterator[str]:
+def _orthanc_running(port: int, work: Path, tls: Tls | None) -> Iterator[str]:
     http = free_port()
-    settings = {
+    settings: dict[str, object] = {
         "StorageDirectory": str(work / "orthanc"),
         "IndexDirectory": str(work / "orthanc"),
         "DicomServerEnabled": False,
@@ -134,8 +143,11 @@ def _orthanc_running(port: int, work: Path) -> Iterator[str]:
         "RemoteAccessAllowed": False,
         "AuthenticationEnabled": False,
         "OverwriteInstances": True,  # bundled files share their UIDs
-        "DicomModalities": {"receiver": ["DICOMRCV", "127.0.0.1", port]},
+        "DicomModalities": {"receiver": {"AET": "DICOMRCV", "Host": "127.0.0.1", "Port": port, "UseDicomTls": tls is not None}},
     }
+    if tls:
+        own, trusted = str(tls.own), str(tls.trusted)
+        settings |= {"DicomTlsCertificate": own, "DicomTlsPrivateKey": own, "DicomTlsTrustedCertificates": trusted}
     file = work / "orthanc.json"
     file.write_text(json.dumps(settings))
     environment = {**os.environ, "PATH": f"{os.environ['PATH']}:/usr/sbin"}
@@ -168,8 +180,10 @@ _TRUNCATED = frozenset({"MR_truncated.dcm", "rtplan_truncated.dcm"})
 
 SENDERS = {
     "storescu": Sender(_storescu, ("storescu",), _UNREADABLE | _TRUNCATED | {"rtdose_rle.dcm", "rtdose_rle_1frame.dcm"}),
-    "dcmsend": Sender(_dcmsend, ("dcmsend",), _UNREADABLE | _TRUNCATED),
-    "gdcmscu": Sender(_gdcmscu, ("gdcmscu",), _UNREADABLE - {"SC_rgb_jpeg.dcm"} | {"private.dcm", "rtplan_truncated.dcm"}),
+    "dcmsend": Sender(_dcmsend, ("dcmsend",), _UNREADABLE | _TRUNCATED, speaks_tls=False),
+    "gdcmscu": Sender(
+        _gdcmscu, ("gdcmscu",), _UNREADABLE - {"SC_rgb_jpeg.dcm"} | {"private.dcm", "rtplan_truncated.dcm"}, speaks_tls=False
+    ),
     "Orthanc": Sender(
         _orthanc,
         ("Orthanc",),

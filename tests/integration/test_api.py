@@ -33,6 +33,7 @@ NAME = "2.25.100.1.zip"
 BODY = os.urandom(300_000) + b"\r\n--dicomrx-" + KEY[:48].encode() + b"\r\n" + os.urandom(300_000)
 SECRET = "s3cret-pässword"
 SOURCES = str(Path(dicomrx.__path__[0]).parent)
+EXAMPLE = Path(__file__).parents[2] / "examples" / "demo_api.py"
 
 type_of_fault = Callable[[Arrival], Fault | None]
 
@@ -548,7 +549,7 @@ def test_200_mb_are_sent_and_received_in_flat_memory(tmp_path: Path) -> None:
     large.touch()
     os.truncate(large, 200_000_000)
     env = {**os.environ, "PYTHONPATH": SOURCES}
-    serving = [sys.executable, "-m", "dicomrx.demo.api_server", "--port", "0", "--dir", str(tmp_path / "received")]
+    serving = [sys.executable, str(EXAMPLE), "--port", "0", "--dir", str(tmp_path / "received")]
     with subprocess.Popen(serving, stdout=subprocess.PIPE, text=True, env=env) as server:
         try:
             assert server.stdout is not None

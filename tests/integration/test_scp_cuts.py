@@ -4,9 +4,7 @@ import contextlib
 import os
 import socket
 import struct
-import subprocess
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,14 +16,10 @@ from dicomrx.network.admission import Listen
 from dicomrx.network.server import Server
 from dicomrx.spool.intake import Intake
 from dicomrx.spool.layout import Spool
-from tests.conftest import REQUIRE_TOOLS
 from tests.integration.scp_rig import (
-    CT,
     ENGINES,
-    EXPLICIT,
-    IMPLICIT,
+    OFFERS,
     TITLES,
-    VERIFICATION,
     Folder,
     answer,
     arrivals,
@@ -39,7 +33,7 @@ from tests.integration.scp_rig import (
 )
 
 EVERY = 1 if os.environ.get("DICOMRX_FULL") == "1" else 7
-REQUEST = wire.associate_rq(*TITLES, [(1, CT, [EXPLICIT]), (3, VERIFICATION, [IMPLICIT])])
+REQUEST = wire.associate_rq(*TITLES, OFFERS)
 COMMAND = store_command()
 STREAM = [
     REQUEST,
@@ -96,19 +90,6 @@ def whole_at(cut: int) -> int:
     """How many of the two instances are in the stream before `cut`, to its last byte."""
     ends = (WHOLE.index(b"\2 data") + 6, WHOLE.rindex(b"\2 data") + 6)
     return sum(cut >= end for end in ends)
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 600 kB."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=600k", "tmpfs", disk], check=False, capture_output=True).returncode != 0:
-        (pytest.fail if REQUIRE_TOOLS else pytest.skip)("a tmpfs cannot be mounted here")
-    try:
-        yield disk
-    finally:
-        subprocess.run(["umount", "-l", disk], check=True)
 
 
 @pytest.fixture(params=ENGINES)

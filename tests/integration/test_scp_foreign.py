@@ -5,6 +5,8 @@ import subprocess
 import threading
 import time
 from collections import Counter
+from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import pydicom
@@ -13,9 +15,11 @@ from pydicom.uid import UID, ExplicitVRLittleEndian, generate_uid
 
 from tests.acceptance.pipeline import Pipeline
 from tests.conftest import needs_tool, not_here
+from tests.integration.certificates import Authority
 from tests.integration.recorder import Recorder
-from tests.integration.scp_rig import ENGINES, Folder, arrivals, data_set_of, receiving
-from tests.integration.senders import DCMJS, FILES, SENDERS, run, sources
+from tests.integration.scp_rig import ENGINES, LISTEN, Folder, arrivals, data_set_of, receiving
+from tests.integration.senders import DCMJS, FILES, SENDERS, Sender, Tls, run, sources
+from tests.integration.test_scp_tls import client_context
 
 pytestmark = pytest.mark.foreign
 
@@ -46,22 +50,50 @@ def assert_same(received: Path, source: Path, *, syntax: bool = True) -> None:
             assert got[element.tag].value == element.value, element.tag
 
 
+def present(name: str) -> Sender:
+    needs_tool(*SENDERS[name].needs)
+    if name == DCMJS.name and not DCMJS.is_dir():
+        not_here(f"{name}, which .ci/run installs by npm")
+    return SENDERS[name]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("name", SENDERS)
 def test_what_a_foreign_sender_says_on_the_wire_is_what_lies_in_incoming(
     name: str, engine: str, pipeline: Pipeline, tmp_path: Path
 ) -> None:
-    sender = SENDERS[name]
-    needs_tool(*sender.needs)
-    if name == DCMJS.name and not DCMJS.is_dir():
-        not_here(f"{name}, which .ci/run installs by npm")
+    sender = present(name)
     sent = sources(sender, tmp_path)
     with pipeline.running("scp", DICOM_RECEIVER_ENGINE=engine), Recorder(("127.0.0.1", pipeline.port)) as recorder:
-        sender.send(recorder.port, sent, tmp_path)
-    said = Counter(hashlib.sha256(data).hexdigest() for data in recorder.data_sets())
+        sender.send(recorder.port, sent, tmp_path, None)
+    said = hashes(recorder.data_sets())
     assert said.total() == len(sent)
-    assert Counter(hashlib.sha256(data_set_of(path)).hexdigest() for path in pipeline.incoming()) == said
+    assert hashes(map(data_set_of, pipeline.incoming())) == said
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SENDERS)
+def test_a_foreign_sender_delivers_over_tls_what_it_says_without(name: str, tmp_path: Path) -> None:
+    sender = present(name)
+    sent = sources(sender, tmp_path)
+    ours = Authority(tmp_path / "ours", "hospital")
+    tls = Tls(ours.issue("modality"), ours.certificate)
+    plain = Folder(tmp_path / "plain")
+    with receiving(plain) as server, Recorder(server.address) as recorder:
+        sender.send(recorder.port, sent, tmp_path, None)
+    said = hashes(recorder.data_sets())
+    assert said.total() == len(sent)
+    listen = replace(LISTEN, tls_cert=ours.issue("receiver"), tls_ca=ours.certificate)
+    for engine in ENGINES:
+        intake = Folder(tmp_path / engine, engine)
+        with receiving(intake, listen) as server, Recorder(server.address, client_context(ours, tls.own)) as tunnel:
+            sender.send(server.address[1] if sender.speaks_tls else tunnel.port, sent, tmp_path, tls)
+        assert hashes(map(data_set_of, arrivals(intake))) == said
+
+
+def hashes(data_sets: Iterable[bytes]) -> Counter[str]:
+    return Counter(hashlib.sha256(data).hexdigest() for data in data_sets)
 
 
 @pytest.mark.needs_tool("storescu")

@@ -1,6 +1,9 @@
 """Mutated PDUs, the same ones for each seed: what is kept is what a reader of the specification would keep, and the receiver lives.
 
-DICOMRX_EXAMPLES sets how many streams of some ten PDUs each are sent (10,000 for a release; some hundred here).
+DICOMRX_EXAMPLES sets how many streams of some six PDUs each are sent (some hundred here). For a release, 100,000 PDUs and a word on
+how it went:
+
+    DICOMRX_EXAMPLES=16000 python -m pytest -rP -o faulthandler_timeout=0 tests/integration/test_scp_fuzz.py -k outlives
 """
 
 import contextlib
@@ -8,14 +11,18 @@ import os
 import random
 import socket
 import threading
+import time
+from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from dicomrx.network import wire
 from dicomrx.network.sender import echo
-from dicomrx.network.server import Server
+from dicomrx.spool.ledger import Fate
+from dicomrx.spool.names import Arrival
 from tests.integration.scp_rig import (
     CT,
     ENGINES,
@@ -31,12 +38,14 @@ from tests.integration.scp_rig import (
     raw_command,
     receiving,
 )
+from tests.integration.test_scp_hostile import Receiver
 
 EXAMPLES = int(os.environ.get("DICOMRX_EXAMPLES", "400"))
 OFFERS = [(1, CT, [EXPLICIT]), (3, VERIFICATION, [IMPLICIT]), (5, PRIVATE_CLASS, [EXPLICIT, IMPLICIT])]
 REQUEST = wire.associate_rq(*TITLES, OFFERS)
 FIND = raw_command({0x0002: CT.encode() + b"\0", 0x0100: b"\x20\0", 0x0110: b"\1\0", 0x0700: b"\0\0", 0x0800: b"\1\0"})
 STORAGE = {1, 5}
+REST_S = 0.05
 NUMBERS = (0, 1, 2, 3, 4, 5, 0x7F, 0x80, 0xFF, 0xFFFF, 0x10000, 0x7FFFFFFF, 0xFFFFFFFF)
 
 
@@ -201,10 +210,10 @@ def is_unknown(uid: str | None) -> bool:
     return uid is not None and is_storage(uid)
 
 
-def send(server: Server, stream: bytes) -> int | None:
+def send(address: tuple[str, int], stream: bytes) -> int | None:
     """How many successes come back; None where the connection is reset, and answers may be lost."""
     answers = b""
-    with socket.create_connection(server.address, 10) as peer:
+    with socket.create_connection(address, 10) as peer:
         peer.sendall(REQUEST)
         kind, length = wire.header(peer.recv(6, socket.MSG_WAITALL))
         assert kind == wire.ASSOCIATE_AC
@@ -217,6 +226,15 @@ def send(server: Server, stream: bytes) -> int | None:
         except OSError:
             return None
     return sum(1 for _ in successes(answers))
+
+
+def ask(address: tuple[str, int], request: bytes) -> None:
+    """Send a request that is none, perhaps, and read what comes of it."""
+    with socket.create_connection(address, 10) as peer, contextlib.suppress(OSError):
+        peer.sendall(request)
+        peer.shutdown(socket.SHUT_WR)
+        while peer.recv(65536):
+            pass
 
 
 def successes(answers: bytes) -> Iterator[wire.Command]:
@@ -238,7 +256,7 @@ def test_of_mutated_pdus_exactly_what_is_whole_is_kept(intake: Folder) -> None:
         for seed in range(count):
             dice = random.Random(seed)
             stream = mutated(conversation(dice), dice)
-            acknowledged = send(server, stream)
+            acknowledged = send(server.address, stream)
             eventually(lambda: not server._started().connections)
             reader = Reader()
             reader.read(stream, whole_pdus=whole)
@@ -260,11 +278,79 @@ def test_mutated_requests_to_associate_end_no_receiver(intake: Folder) -> None:
         threads = threading.active_count()
         for seed in range(max(EXAMPLES // 2, 1)):
             dice = random.Random(seed)
-            with socket.create_connection(server.address, 10) as peer, contextlib.suppress(OSError):
-                peer.sendall(mutated([REQUEST], dice) + conversation(dice)[0])
-                peer.shutdown(socket.SHUT_WR)
-                while peer.recv(65536):
-                    pass
+            ask(server.address, mutated([REQUEST], dice) + conversation(dice)[0])
         eventually(lambda: threading.active_count() <= threads, 20)
         assert echo(*server.address)
     assert list(intake.receiving.iterdir()) == []
+
+
+class Attack:
+    """Mutated streams at a receiver, from several associations at once, and what must and what may have been kept of them."""
+
+    def __init__(self, address: tuple[str, int], engine: str) -> None:
+        self._address = address
+        self._whole_pdus = engine == "pynetdicom"
+        self._lock = threading.Lock()
+        self.pdus = 0
+        self.must: Counter[bytes] = Counter()
+        self.may: Counter[bytes] = Counter()
+
+    def __call__(self, seed: int) -> None:
+        dice = random.Random(seed)
+        if seed % 10 == 0:
+            ask(self._address, mutated([REQUEST], dice))
+            self._note(1, [], [])
+            return
+        pdus = conversation(dice)
+        stream = mutated(pdus, dice)
+        reader = Reader()
+        reader.read(stream, whole_pdus=self._whole_pdus)
+        acknowledged = send(self._address, stream)
+        least, most = (len(reader.must), None) if acknowledged is None else (max(acknowledged, len(reader.must)), acknowledged)
+        self._note(len(pdus), reader.may[:least], reader.may[:most])
+
+    def _note(self, pdus: int, must: list[bytes], may: list[bytes]) -> None:
+        with self._lock:
+            self.pdus += pdus
+            self.must.update(must)
+            self.may.update(may)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_receiver_outlives_mutated_pdus_serves_others_meanwhile_and_keeps_what_it_acknowledged(engine: str, tmp_path: Path) -> None:
+    with Receiver(tmp_path, engine) as receiver, ThreadPoolExecutor(4) as pool:
+        spool = receiver.incoming.parent
+        around = outside(spool)
+        attack = Attack(("127.0.0.1", receiver.port), engine)
+        done = [pool.submit(attack, seed) for seed in range(EXAMPLES)]
+        echoes, naps = [receiver.echo_takes()], [REST_S]
+        while not all(each.done() for each in done):
+            echoes.append(receiver.echo_takes())
+            began = time.monotonic()
+            time.sleep(REST_S)
+            naps.append(time.monotonic() - began)
+        for each in done:
+            each.result()
+        peak = receiver.peak()
+        echoes.append(receiver.echo_takes())
+    print(f"{attack.pdus} mutated PDUs: the slowest of {len(echoes)} echoes took {max(echoes):.3f} s, peak memory {peak / 1e6:.0f} MB")
+    assert max(echoes) < max(1.0, 10 * (max(naps) - REST_S))  # a second, where the machine has nothing else to do
+    assert peak < 200 << 20
+    kept = list(receiver.incoming.iterdir())
+    assert attack.must <= Counter(map(data_set_of, kept)) <= attack.may
+    assert {arrival.id for path in kept if (arrival := Arrival.parse(path.name))} == acknowledged(spool)
+    assert len(kept) == len(acknowledged(spool)) > 0
+    assert list((spool / "receiving").iterdir()) == []
+    assert outside(spool) == around
+
+
+def outside(spool: Path) -> set[Path]:
+    return {path for path in spool.parent.rglob("*") if spool not in path.parents}
+
+
+def acknowledged(spool: Path) -> set[str]:
+    """The ids that the receiver noted before it answered."""
+    ledgers = (spool / ".run" / "arrivals").iterdir()
+    noted = [(path.name, line.partition(" ")) for path in ledgers for line in path.read_text().splitlines()]
+    return {f"{run}-{number}" for run, (number, _, fate) in noted if fate == Fate.ACKNOWLEDGED}

@@ -26,11 +26,10 @@ from tests.integration.scp_rig import (
     CT,
     ENGINES,
     EXPLICIT,
-    IMPLICIT,
     LISTEN,
+    OFFERS,
     PRIVATE_CLASS,
     TITLES,
-    VERIFICATION,
     Folder,
     answer,
     arrivals,
@@ -79,7 +78,7 @@ def sources() -> list[Source]:
 
 
 SOURCES = sources()
-OFFERS = sorted({(source.sop_class, source.syntax) for source in SOURCES})
+SYNTAXES = sorted({(source.sop_class, source.syntax) for source in SOURCES})
 
 
 @pytest.fixture(params=ENGINES)
@@ -94,7 +93,7 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
 
 @contextlib.contextmanager
 def associated(server: Server, tls: ssl.SSLContext | None = None) -> Iterator[Association]:
-    offers = [(2 * n + 1, sop_class, [syntax]) for n, (sop_class, syntax) in enumerate(OFFERS)]
+    offers = [(2 * n + 1, sop_class, [syntax]) for n, (sop_class, syntax) in enumerate(SYNTAXES)]
     association = connect(server, *offers) if tls is None else secured(server, offers, tls)
     with association:
         yield association
@@ -111,7 +110,7 @@ def secured(server: Server, offers: list[tuple[int, str, list[str]]], tls: ssl.S
 
 def pdus(source: Source, number: int, size: int) -> list[bytes]:
     """A C-STORE in PDUs of at most `size` bytes; the command in pieces too where it does not fit."""
-    context = 2 * OFFERS.index((source.sop_class, source.syntax)) + 1
+    context = 2 * SYNTAXES.index((source.sop_class, source.syntax)) + 1
     command = wire.store_request(number, source.sop_class, f"1.2.3.{number}")
     cut = [*wire.fragments(command, size - 6, command=True), *wire.fragments(source.data, size - 6, command=False)]
     return [wire.p_data(context, value) for value in cut]
@@ -162,7 +161,7 @@ def test_many_messages_sent_without_waiting_and_cut_anywhere_are_each_answered_a
         path.unlink()
     values = list(cut_values(messages, cycle(value_cuts)))
     stream = b"".join(gathered(values, cycle(pdu_cuts)))
-    with receiving(intake) as server, connect(server, (1, CT, [EXPLICIT]), (3, VERIFICATION, [IMPLICIT])) as association:
+    with receiving(intake) as server, connect(server, *OFFERS) as association:
         for piece in pieces(stream, cycle(write_cuts)):
             association.write([piece])
         assert [answer(association) for _ in messages] == [0] * len(messages)

@@ -23,6 +23,7 @@ from tests.integration.scp_rig import (
     ENGINES,
     EXPLICIT,
     IMPLICIT,
+    OFFERS,
     PRIVATE_CLASS,
     PRIVATE_SYNTAX,
     VERIFICATION,
@@ -147,7 +148,7 @@ def test_what_the_command_says_decides_the_answer_and_the_association_goes_on(in
 
 
 def test_a_c_store_on_a_context_for_c_echo_is_0122(intake: Folder) -> None:
-    with receiving(intake) as server, connect(server, (1, CT, [EXPLICIT]), (3, VERIFICATION, [IMPLICIT])) as association:
+    with receiving(intake) as server, connect(server, *OFFERS) as association:
         assert store(association, b"data", context=3) == 0x0122
         assert association.echo(3) == 0
     assert arrivals(intake) == []

@@ -19,13 +19,10 @@ from dicomrx.network.client import Association
 from dicomrx.network.server import Server, serve
 from tests.integration.certificates import Authority
 from tests.integration.scp_rig import (
-    CT,
     ENGINES,
-    EXPLICIT,
-    IMPLICIT,
     LISTEN,
+    OFFERS,
     TITLES,
-    VERIFICATION,
     Folder,
     answer,
     arrivals,
@@ -35,8 +32,6 @@ from tests.integration.scp_rig import (
     store,
     store_command,
 )
-
-OFFERS = [(1, CT, [EXPLICIT]), (3, VERIFICATION, [IMPLICIT])]
 
 
 @pytest.fixture(scope="module")

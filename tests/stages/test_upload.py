@@ -13,7 +13,8 @@ from dicomrx import archive, status
 from dicomrx.api import ApiClient
 from dicomrx.demo.api_server import LOGIN, UPLOAD, DemoApi
 from dicomrx.demo.faults import Arrival, Fault
-from dicomrx.runner import Chosen, Job, Runner, Tally
+from dicomrx.jobs import Chosen, Job, Tally
+from dicomrx.runner import Runner
 from dicomrx.settings import Settings
 from dicomrx.spool import quarantine
 from dicomrx.spool.by_name import frozen_by_name

@@ -4,16 +4,16 @@ from pathlib import Path
 
 import pytest
 
-from dicomrx.runner import Runner, Tally
-from dicomrx.spool import evidence, incoming, quarantine
+from dicomrx.jobs import Tally
+from dicomrx.runner import Runner
+from dicomrx.spool import incoming, quarantine
 from dicomrx.spool.completion import Rules
-from dicomrx.spool.evidence import Sighting
 from dicomrx.spool.intake import Intake
 from dicomrx.spool.layout import ARRIVED, MARKER, Spool, read_json
 from dicomrx.spool.ledger import Fate
 from dicomrx.spool.studies import Study, is_marked
 from dicomrx.stages.watch import Watch
-from tests.spool_rig import OTHER_STUDY, SECOND, SERIES, STUDY, advance, die, drop, file_one, filed, names, open_spool, receive, tree
+from tests.spool_rig import OTHER_STUDY, SECOND, SERIES, STUDY, advance, die, drop, file_one, filed, names, open_spool, receive, see, tree
 
 QUIET_S = 60.0
 RULES = Rules(QUIET_S)
@@ -45,8 +45,7 @@ def arrive(spool: Spool, intake: Intake, number: int, calling: str = "CT1", moda
     """Receive and file the instance with this number, and note what it told."""
     arrival = receive(intake, number=number)
     instance = f"2.25.{number}"
-    with Study.locked(spool, STUDY):
-        evidence.note(spool, STUDY, Sighting.of(arrival, Fate.FILED, (SERIES, instance), (str(number), modality, calling)))
+    see(spool, instance, number, modality=modality, calling=calling, arrival=arrival)
     file_one(spool, arrival, instance=instance)
 
 
@@ -213,15 +212,13 @@ def test_gaps_lengthen_the_wait_and_what_fills_them_ends_that(spool: Spool, inta
     arrive(spool, intake, 1)
     late = receive(intake, number=2)
     arrive(spool, intake, 3)
-    told = Sighting.of(late, Fate.FILED, (SERIES, SECOND), ("2", "CT", "CT1"))
     advance(600, spool)
     assert not marked(spool, rules=rules)  # its backlog holds it
     (spool.incoming / late.name).rename(held := spool.root / ".held")
     stage.once()
     assert not is_marked(spool, STUDY)  # the gap holds it
     held.rename(spool.incoming / late.name)
-    with Study.locked(spool, STUDY):
-        evidence.note(spool, STUDY, told)
+    see(spool, SECOND, 2, arrival=late)
     file_one(spool, late, instance=SECOND)  # older than the newest arrival: only the evidence has changed
     stage.once()
     assert is_marked(spool, STUDY)
@@ -254,9 +251,7 @@ def test_an_aborted_last_association_lengthens_the_wait_and_sending_all_again_en
     assert not marked(spool, rules=rules)
     for number in (1, 2):
         again = receive(intake, association=2, number=number)
-        with Study.locked(spool, STUDY):
-            fate = Fate.DUPLICATE if number == 1 else Fate.FILED
-            evidence.note(spool, STUDY, Sighting.of(again, fate, (SERIES, f"2.25.{number}"), (str(number), "CT", "CT1")))
+        see(spool, f"2.25.{number}", number, fate=Fate.DUPLICATE if number == 1 else Fate.FILED, arrival=again)
         file_one(spool, again, instance=f"2.25.{number}")
     intake.note_association(2, ended="released", instances=2)
     advance(59, spool)

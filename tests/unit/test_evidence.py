@@ -13,7 +13,7 @@ from dicomrx.spool.layout import MARKER, Spool, read_json
 from dicomrx.spool.ledger import Fate
 from dicomrx.spool.names import Arrival
 from dicomrx.spool.studies import Study
-from tests.spool_rig import INSTANCE, SECOND, SERIES, STUDY, die, filed, open_spool, receive
+from tests.spool_rig import INSTANCE, SECOND, SERIES, STUDY, die, filed, open_spool, receive, see
 
 THIRD = "2.25.3"
 RULES = Rules(60, {"PACS": 600, "FAST": 5}, {"MR": 300, "CR": 10})
@@ -33,22 +33,7 @@ def intake(spool: Spool) -> Iterator[Intake]:
     intake.stop(cut=False)
 
 
-def see(
-    spool: Spool,
-    instance: str = INSTANCE,
-    number: int = 1,
-    *,
-    modality: str = "CT",
-    calling: str = "CT1",
-    fate: Fate = Fate.FILED,
-    arrival: Arrival | None = None,
-) -> None:
-    arrival = arrival or Arrival(1, 2, "0123abcd", 0, 1)
-    with Study.locked(spool, STUDY):
-        evidence.note(spool, STUDY, Sighting.of(arrival, fate, (SERIES, instance), (str(number), modality, calling)))
-
-
-def seen_and_filed(spool: Spool, instance: str = INSTANCE, number: int = 1, **told: object) -> Path:
+def seen_and_filed(spool: Spool, instance: str = INSTANCE, number: int | str = 1, **told: object) -> Path:
     see(spool, instance, number, **told)  # type: ignore[arg-type]
     return filed(spool, instance=instance)
 
@@ -171,10 +156,7 @@ def test_gaps_are_found_between_the_lowest_and_the_highest_number_of_a_series(sp
 
 
 def test_an_instance_without_a_number_makes_no_gap(spool: Spool) -> None:
-    with Study.locked(spool, STUDY):
-        told = ("", "CT", "CT1")
-        evidence.note(spool, STUDY, Sighting.of(Arrival(1, 2, "0123abcd", 0, 1), Fate.FILED, (SERIES, INSTANCE), told))
-    filed(spool)
+    seen_and_filed(spool, number="")
     assert found(spool).gaps == {}
 
 

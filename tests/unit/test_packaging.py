@@ -138,9 +138,9 @@ def receiver() -> Iterator[AE]:
     ae.shutdown()
 
 
-def health(port: int) -> int:
+def health(port: object, **settings: str) -> int:
     script = ROOT / "docker" / "healthcheck.py"
-    environment = {**os.environ, "DICOM_RECEIVER_PORT": str(port), "DICOM_RECEIVER_AE_TITLE": ""}
+    environment = {**os.environ, "DICOM_RECEIVER_PORT": str(port), "DICOM_RECEIVER_AE_TITLE": "", **settings}
     return subprocess.run([sys.executable, script], env=environment, timeout=30, check=False).returncode
 
 
@@ -158,6 +158,14 @@ def test_the_health_check_passes_where_an_echo_is_answered(receiver: AE) -> None
 def test_the_health_check_passes_where_its_title_is_refused(receiver: AE) -> None:
     receiver.require_calling_aet = ["CT1"]
     assert health(listen(receiver)) == 0
+
+
+def test_the_health_check_knows_what_the_configuration_file_says(receiver: AE, tmp_path: Path) -> None:
+    file = tmp_path / "dicomrx.toml"
+    file.write_text(f'port = {listen(receiver)}\napi-password-file = "for others than the check"\n')
+    assert health("", DICOM_RECEIVER_CONFIG=str(file)) == 0
+    receiver.shutdown()
+    assert health("", DICOM_RECEIVER_CONFIG=str(file)) == 1
 
 
 def test_the_health_check_fails_where_nobody_listens(receiver: AE) -> None:

@@ -19,9 +19,9 @@ from hypothesis import HealthCheck, given, settings
 from dicomrx import deid
 from dicomrx.cli.restoring import from_vault
 from dicomrx.errors import PermissionRefused, Reject
+from dicomrx.jobs import Job
 from dicomrx.profiles import Profiles
 from dicomrx.restore import Kind, restore
-from dicomrx.runner import Job
 from dicomrx.spool import durable
 from dicomrx.spool.intake import Intake
 from dicomrx.spool.layout import Spool

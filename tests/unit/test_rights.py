@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from dicomrx.errors import Reject, is_machine_error
-from dicomrx.runner import Job, Runner
+from dicomrx.jobs import Job
+from dicomrx.runner import Runner
 from dicomrx.spool import durable, incoming, quarantine
 from dicomrx.spool.layout import Spool
 from tests.spool_rig import open_spool

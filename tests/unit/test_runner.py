@@ -15,7 +15,8 @@ from watchdog.observers.api import BaseObserver
 from dicomrx import hints, runner
 from dicomrx.errors import ConfigError, Defer, Reject, UnavailableError
 from dicomrx.hints import Hints
-from dicomrx.runner import STRIKES, Chosen, Job, Runner
+from dicomrx.jobs import Chosen, Job
+from dicomrx.runner import STRIKES, Runner
 from dicomrx.spool import durable, incoming, quarantine
 from dicomrx.spool.layout import Spool
 from tests.spool_rig import STUDY, die, drop, filed, frozen, names, open_spool, tree

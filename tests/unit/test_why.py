@@ -3,22 +3,19 @@ from pathlib import Path
 
 import pytest
 
-from dicomrx.spool import durable, evidence, incoming, quarantine
+from dicomrx.spool import durable, quarantine
 from dicomrx.spool.completion import Rules
-from dicomrx.spool.evidence import Sighting
 from dicomrx.spool.intake import Intake
 from dicomrx.spool.layout import RECEIPT, Spool
 from dicomrx.spool.ledger import Fate
 from dicomrx.spool.outbox import Outgoing
 from dicomrx.spool.progress import note_stopped
 from dicomrx.spool.sending import Step, note
-from dicomrx.spool.studies import Study, is_marked
+from dicomrx.spool.studies import is_marked
 from dicomrx.stages.watch import Watch
 from dicomrx.why import Answer, Reason, explain
 from tests.spool_rig import (
-    INSTANCE,
     OTHER_STUDY,
-    SERIES,
     STUDY,
     advance,
     die,
@@ -30,6 +27,7 @@ from tests.spool_rig import (
     mark,
     open_spool,
     receive,
+    see,
 )
 
 RULES = Rules(60)
@@ -151,10 +149,7 @@ def test_what_keeps_every_study_waiting_is_told_with_the_way_out(spool: Spool, t
 
 def test_gaps_are_told_as_the_reason_of_a_longer_wait(spool: Spool) -> None:
     for number in (1, 4):
-        with Study.locked(spool, STUDY):
-            told = (str(number), "CT", "CT1")
-            sighting = Sighting.of(incoming.new_arrival(spool, number), Fate.FILED, (SERIES, f"2.25.{number}"), told)
-            evidence.note(spool, STUDY, sighting)
+        see(spool, f"2.25.{number}", number)
         filed(spool, instance=f"2.25.{number}")
     advance(61, spool)
     reason = only(asked(spool, Rules(60, evidence_wait_s=900)))
@@ -205,9 +200,7 @@ def test_a_study_that_has_gone_on_tells_where_each_generation_is(spool: Spool) -
 
 
 def test_a_study_of_which_everything_is_in_quarantine_is_known(spool: Spool) -> None:
-    with Study.locked(spool, STUDY):
-        sighting = Sighting.of(incoming.new_arrival(spool, 1), Fate.QUARANTINED, (SERIES, INSTANCE), ("1", "CT", "CT1"))
-        evidence.note(spool, STUDY, sighting)
+    see(spool, fate=Fate.QUARANTINED)
     answer = asked(spool)
     assert (answer.state, answer.waits) == ("quarantined", [])
     assert "1 of its instances" in "\n".join(answer.lines())

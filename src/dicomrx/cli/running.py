@@ -2,16 +2,19 @@
 
 import logging
 import os
+import shutil
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Final
 
 from dicomrx import logs
-from dicomrx.errors import ConfigError, Defer, DicomrxError, TryAgainError
-from dicomrx.runner import Chosen, Job, Runner, Tally
+from dicomrx.errors import FULL_ERRNOS, ConfigError, Defer, DicomrxError, DiskFullError, TryAgainError
+from dicomrx.jobs import Chosen, Job, Tally
+from dicomrx.runner import Runner
 from dicomrx.settings import Settings, as_env
 from dicomrx.spool import durable
 from dicomrx.spool.by_name import frozen_by_name, not_sent, open_by_name, sent_already
@@ -22,6 +25,7 @@ from dicomrx.stages import STAGES
 from dicomrx.supervise import Child, Supervisor, gravest
 
 _MAX_WORKERS: Final = 8
+_FULL_BYTES: Final = 1 << 20
 
 log = logging.getLogger(__name__)
 
@@ -80,10 +84,30 @@ def logged(settings: Settings, stage: str) -> Iterator[None]:
     """Log a daemon as the settings want it, and in LOG_FILE also what it ends of: nobody may be there to read stderr."""
     set_up_logs(settings, stage)
     try:
-        yield
+        with _naming_full_disk(settings):
+            yield
     except (DicomrxError, OSError) as error:
         logs.note_end(error)
         raise
+
+
+@contextmanager
+def _naming_full_disk(settings: Settings) -> Iterator[None]:
+    """A write that fails for want of space does not tell where: look at the disks that there are."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in FULL_ERRNOS:
+            raise
+        folders = (settings.storage_dir, settings.state_dir, settings.zip_dir)
+        full = [folder for folder in folders if _free_bytes(folder) < _FULL_BYTES] or folders  # a quota, perhaps
+        msg = f"no space is left on the disk of {' and of '.join(map(str, full))}: make some, then start again"
+        raise DiskFullError(msg) from error
+
+
+def _free_bytes(folder: Path) -> int:
+    there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    return shutil.disk_usage(there).free
 
 
 def run_stage(name: str, settings: Settings, *, once: bool, worker: bool = False) -> int:

@@ -12,7 +12,7 @@ import typer
 from dicomrx.cli import options
 from dicomrx.cli.options import with_settings
 from dicomrx.errors import UsageError
-from dicomrx.settings import Resolution, Settings
+from dicomrx.settings import Resolution, Settings, exposed_key
 
 if TYPE_CHECKING:
     from dicomrx.network.server import Server
@@ -92,6 +92,7 @@ def scp(resolution: Resolution) -> None:
             )
             server.start()
             _warn_of_anyone(settings)
+            _warn_of_key(settings)
             while server.alive and not stop.wait(_TEND_S):
                 intake.tend()
                 _note_refused(spool, server)
@@ -113,6 +114,12 @@ def _note_refused(spool: "Spool", server: "Server") -> None:
 def _warn_of_anyone(settings: Settings) -> None:
     if not (settings.calling_ae or settings.allow_hosts or settings.tls_ca or settings.host.startswith("127.")):
         log.warning("anyone who reaches this port may send: set CALLING_AE, ALLOW_HOSTS or TLS_CA")
+
+
+def _warn_of_key(settings: Settings) -> None:
+    warning = exposed_key(settings, "tls")
+    if warning is not None:
+        log.warning("%s", warning)
 
 
 @with_settings(*options.ANONYMIZE)

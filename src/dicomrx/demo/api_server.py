@@ -3,7 +3,6 @@
 It speaks what the uploader speaks: `POST /api/users/login/` and `POST /api/data/upload/`. Not for anything but loopback.
 """
 
-import argparse
 import hashlib
 import hmac
 import json
@@ -282,23 +281,3 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - its name in the library
         _log.debug(format, *args)
-
-
-def main(arguments: list[str] | None = None) -> None:
-    """Run until interrupted, and say first on which URL."""
-    parser = argparse.ArgumentParser(description="A small upload API on 127.0.0.1, for trying dicomrx out.")
-    parser.add_argument("--port", type=int, default=8000)
-    parser.add_argument("--dir", type=Path, default=Path("received"), help="where uploads are kept")
-    parser.add_argument("--username", default="demo")
-    parser.add_argument("--password", default="demo")
-    options = parser.parse_args(arguments)
-    with DemoApi(options.dir, username=options.username, password=options.password, port=options.port) as api:
-        print(f"API_URL is {api.url}", flush=True)
-        try:
-            threading.Event().wait()
-        except KeyboardInterrupt:
-            print(f"{len(api.accepted)} uploads accepted")
-
-
-if __name__ == "__main__":
-    main()

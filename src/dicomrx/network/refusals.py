@@ -29,7 +29,7 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refused:
-    """One peer turned away for one reason: how often, and when last (UTC)."""
+    """One peer turned away for one reason, and the setting that decided: how often, and when last (UTC)."""
 
     peer: str
     calling: str

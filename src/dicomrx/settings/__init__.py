@@ -1,6 +1,6 @@
 """Settings: one table, one resolver, one frozen result."""
 
-from dicomrx.settings.report import Row, as_env, markdown, rows
+from dicomrx.settings.report import Row, as_env, exposed_key, markdown, rows
 from dicomrx.settings.resolve import Lost, Resolution, resolve
 from dicomrx.settings.sources import NAMES, flag_word
 from dicomrx.settings.table import ENV_PREFIX, TABLE, Setting, Settings
@@ -20,6 +20,7 @@ __all__ = [
     "Space",
     "Timeout",
     "as_env",
+    "exposed_key",
     "flag_word",
     "markdown",
     "resolve",

@@ -1,11 +1,14 @@
 """Settings as others need them: rows for people, a table for the README, an environment for a child."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import NamedTuple
 
 from dicomrx.settings.resolve import Resolution, display
+from dicomrx.settings.sources import others_read
 from dicomrx.settings.table import ENV_PREFIX, TABLE, Settings
 from dicomrx.settings.values import to_text
+from dicomrx.text import safe
 
 
 class Row(NamedTuple):
@@ -39,6 +42,15 @@ def markdown() -> str:
         also = f"; also `{row.env}_FILE`, `--{row.flag_word}-file`, systemd credential `{row.flag_word}`" if row.secret else ""
         lines.append(f"| `{row.env}` | {flag} | {default} | {row.meaning}{also} |")
     return "\n".join(lines) + "\n"
+
+
+def exposed_key(settings: Settings, whose: str) -> str | None:
+    """What to say of our private key, `whose` being "tls" or "api", where every user can read it; it may lie in its certificate's file."""
+    for name in (f"{whose}_key", f"{whose}_cert"):
+        path: Path | None = getattr(settings, name)
+        if path is not None:
+            return f"{TABLE[name].env}: every user can read {safe(path)}, and the key in it: chmod 600 it" if others_read(path) else None
+    return None
 
 
 def as_env(settings: Settings, base: Mapping[str, str] | None = None) -> dict[str, str]:

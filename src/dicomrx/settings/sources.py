@@ -98,7 +98,7 @@ def from_file(path: Path | None) -> Source:
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"configuration file {safe(path)} is not TOML: {_where(error)}") from None
     texts = dict(_toml_texts(path, table))
-    exposed = [name for name in texts if name in TABLE and TABLE[name].secret] if _others_read(path) else []
+    exposed = [name for name in texts if name in TABLE and TABLE[name].secret] if others_read(path) else []
     return Source(FILE, texts, path, tuple(f"{safe(path)} holds {flag_word(n)} and every user can read it: chmod 600 it" for n in exposed))
 
 
@@ -147,10 +147,11 @@ def read_secret(path: Path, place: str) -> tuple[str, tuple[str, ...]]:
         raise ConfigError(f"{place}: {safe(path)} is not UTF-8 text") from None
     if not secret.strip() or len(content) > _SECRET_MAX:
         raise ConfigError(f"{place}: {safe(path)} is {'empty' if not secret.strip() else 'too long for a secret'}")
-    return secret, (f"{place}: every user can read {safe(path)}: chmod 600 it",) if _others_read(path) else ()
+    return secret, (f"{place}: every user can read {safe(path)}: chmod 600 it",) if others_read(path) else ()
 
 
-def _others_read(path: Path) -> bool:
+def others_read(path: Path) -> bool:
+    """True where every user of this machine may read the file; raises OSError."""
     return bool(path.stat().st_mode & _OTHERS_READ)
 
 

@@ -83,6 +83,23 @@ class Outgoing:
         """The steps recorded so far; one that a dead process left open is closed first."""
         return taken_up(self._spool, self.folder)
 
+    def write_receipt(self) -> None:
+        """Write down, for good, what was sent and what the API answered."""
+        record = self.taken_up()
+        sent = record.sent or {}
+        receipt = {
+            "study": self.frozen.study,
+            "generation": self.frozen.generation,
+            "key": sent.get("key"),
+            "zip": {"name": self.zip.name, **(record.seal._asdict() if record.seal else {})},
+            "destination": sent.get("destination"),
+            "attempts": sent.get("attempt"),
+            "sent_at": sent.get("at"),
+            "status": sent.get("status"),
+            "answer": sent.get("answer"),
+        }
+        self.write(RECEIPT, receipt)
+
     @contextlib.contextmanager
     def reading_zip(self) -> Iterator[FollowedFile]:
         """The zip, to be sent while `status` tells how far it is."""

@@ -5,7 +5,8 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Final
 
-from dicomrx.runner import RESCAN_S, Stage
+from dicomrx.jobs import Stage
+from dicomrx.runner import RESCAN_S
 from dicomrx.settings import Settings
 from dicomrx.spool.layout import Spool
 from dicomrx.stages import anonymize, upload, watch

@@ -12,8 +12,8 @@ from typing import BinaryIO, Final
 
 from dicomrx import deid
 from dicomrx.errors import Reject
+from dicomrx.jobs import Job
 from dicomrx.profiles import Profiles
-from dicomrx.runner import Job
 from dicomrx.settings import Settings
 from dicomrx.spool import durable, evidence, incoming
 from dicomrx.spool.evidence import Sighting

@@ -1,6 +1,5 @@
 """Upload: freeze what is complete, zip it, seal it, send it, keep the receipt."""
 
-import errno
 import logging
 import time
 from collections.abc import Iterator, Sequence
@@ -13,9 +12,9 @@ from typing import Any, Final
 
 from dicomrx import archive
 from dicomrx.api import ApiClient, DestinationRefused, Journal, Tls, UploadDeferred, warning_of
-from dicomrx.errors import Defer, Outcome, Reject, UnavailableError
-from dicomrx.runner import Job
-from dicomrx.settings import Settings
+from dicomrx.errors import FULL_ERRNOS, Defer, Outcome, Reject, UnavailableError
+from dicomrx.jobs import Job
+from dicomrx.settings import Settings, exposed_key
 from dicomrx.spool import outbox
 from dicomrx.spool.layout import MANIFEST, MARKER, RECEIPT, Spool
 from dicomrx.spool.names import Frozen
@@ -28,7 +27,6 @@ _CLEANING_S: Final = 3600.0
 _OTHER_ZIP_RETRY_S: Final = 60.0
 _HELD_RETRY_S: Final = 3600.0
 _FULL_RETRY_S: Final = 30.0
-_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 log = logging.getLogger(__name__)
 
@@ -116,7 +114,7 @@ class Upload:
                 note_stopped(self._spool, None)
                 raise
             note_stopped(self._spool, None)
-        outgoing.write(RECEIPT, _receipt(outgoing))
+        outgoing.write_receipt()
         log.info("%s: sent", outgoing.frozen.name)
         return True
 
@@ -222,7 +220,7 @@ def _having_room(outgoing: Outgoing, record: Record) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in _FULL:
+        if error.errno not in FULL_ERRNOS:
             raise
         msg = f"no room for its zip in {outgoing.zip.parent}: make some, or put ZIP_DIR on another disk"
         if record.last.get("error") != msg:
@@ -255,22 +253,6 @@ def _seal(outgoing: Outgoing, record: Record, seal: Seal) -> None:
     outgoing.note(Step.SEALED, zip=seal._asdict())
 
 
-def _receipt(outgoing: Outgoing) -> dict[str, Any]:
-    record = outgoing.taken_up()
-    sent = record.sent or {}
-    return {
-        "study": outgoing.frozen.study,
-        "generation": outgoing.frozen.generation,
-        "key": sent.get("key"),
-        "zip": {"name": outgoing.zip.name, **(record.seal._asdict() if record.seal else {})},
-        "destination": sent.get("destination"),
-        "attempts": sent.get("attempt"),
-        "sent_at": sent.get("at"),
-        "status": sent.get("status"),
-        "answer": sent.get("answer"),
-    }
-
-
 def _profile(settings: Settings) -> str:
     """What a manifest says of the profile: never a path, and each instance's own DeidentificationMethod tells more."""
     return "by calling AE title" if settings.ae_profiles else Path(settings.profile).name
@@ -301,4 +283,7 @@ def build(spool: Spool, settings: Settings) -> Iterator[Upload]:
         retry_delay=settings.retry_delay,
         tls=Tls(settings.api_ca, settings.api_cert, settings.api_key),
     ) as client:
+        warning = exposed_key(settings, "api")
+        if warning is not None:
+            log.warning("%s", warning)
         yield make(client)

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from dicomrx.runner import Job
+from dicomrx.jobs import Job
 from dicomrx.settings import Settings
 from dicomrx.spool import completion, evidence
 from dicomrx.spool.clock import utc
