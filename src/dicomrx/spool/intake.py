@@ -13,11 +13,11 @@ import os
 import threading
 from typing import Final
 
-from dicomrx.spool import durable
-from dicomrx.spool.durable import RunDirectory
+from dicomrx.spool import durable, runs
 from dicomrx.spool.layout import Spool
 from dicomrx.spool.ledger import Fate
 from dicomrx.spool.names import Arrival, part_name, stamp
+from dicomrx.spool.runs import RunDirectory
 
 OPEN: Final = "open"
 CLOSED: Final = "closed"
@@ -41,7 +41,7 @@ class Intake:
         self._associations = itertools.count(1)
         self._run = _Run(spool)
         self._open = True
-        for path in durable.dead_run_directories(spool.receiving, durable.LOCK_PATIENCE_S):
+        for path in runs.dead(spool.receiving, durable.LOCK_PATIENCE_S):
             durable.remove_tree(path)
 
     def new_association(self) -> int:
