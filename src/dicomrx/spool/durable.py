@@ -273,10 +273,13 @@ def hold(folder: Path) -> int:
 
 
 def try_hold(folder: Path, patience_s: float) -> int | None:
-    """The same, trying it for so long; None where another has it or it is gone."""
+    """The same, trying it for so long where readers probe it; None where another holds it or it is gone."""
     try:
         fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except FileNotFoundError:
+        return None
+    if not _flock_now(fd, fcntl.LOCK_SH):  # held, not probed: that may last
+        os.close(fd)
         return None
     return _patiently(fd, patience_s)
 

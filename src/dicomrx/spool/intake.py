@@ -1,8 +1,9 @@
 """The receiver's side of the spool: instances on their way in, and when they are in.
 
-One receiver at a time. Its run directory `receiving/<start>.<run>/` is held while it lives and says `open`, or `closed` while it
-refuses intake. What is in it has begun and is not yet in `incoming/`, which is all that the watermark needs to know. The mtime of
-`closed` is the watermark's last word: all that is refused later had begun no earlier.
+One receiver at a time, of one process or several. The run directory of each, `receiving/<start>.<run>/`, is held while it lives and
+says `open`, or `closed` while it refuses intake; the next process to start removes what a dead one left. What is in it has begun and is
+not yet in `incoming/`, which is all that the watermark needs to know. The mtime of `closed` is the watermark's last word: all that is
+refused later had begun no earlier.
 """
 
 import contextlib
@@ -21,6 +22,7 @@ from dicomrx.spool.runs import RunDirectory
 
 OPEN: Final = "open"
 CLOSED: Final = "closed"
+_LOOKS: Final = 32  # each of eight receivers looks after a quarter of its share
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +71,7 @@ class Intake:
     def spend(self, count: int) -> None:
         """So many bytes will be written; raises OSError ENOSPC where there is no room.
 
-        The disk is looked at again when a quarter of what was left has been written: the later stages write too.
+        The disk is looked at again long before what was left has been written: the later stages write too, and other workers.
         """
         self._unseen += count
         if not self._open or self._unseen > self._look_after:
@@ -85,7 +87,7 @@ class Intake:
         with self._lock, contextlib.suppress(OSError):
             left = self._spool.free_bytes() - self._min_free
             self._unseen = 0
-            self._look_after = left // 4
+            self._look_after = left // _LOOKS
             if self._open and left <= 0:
                 self._close()
             elif not self._open and left > 0:
