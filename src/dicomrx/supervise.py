@@ -1,14 +1,16 @@
 """`all`, and workers: the same commands as child processes, restarted with backoff, ended by one clean SIGTERM."""
 
+import contextlib
 import ctypes
 import logging
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -36,10 +38,15 @@ def die_with_parent() -> None:
 
 @dataclass
 class Child:
-    """One command line of ours, run as a child process, again and again."""
+    """One command line of ours, run as a child process, again and again.
+
+    `connect` makes what it gets as its standard input, anew at each start; it keeps the descriptors in `keep` open while it lives.
+    """
 
     arguments: Sequence[str]
     environment: Mapping[str, str] = field(repr=False)
+    connect: Callable[[], socket.socket] | None = None
+    keep: Sequence[int] = ()
     process: subprocess.Popen[bytes] | None = None
     first_started: float = 0.0
     started: float = 0.0
@@ -54,10 +61,11 @@ class Child:
 
 
 class Supervisor:
-    """Keeps child processes running, or runs each once, until `stop`."""
+    """Keeps child processes running, or runs each once, until `stop`; calls `meanwhile` many times a second."""
 
-    def __init__(self, children: Sequence[Child]) -> None:
+    def __init__(self, children: Sequence[Child], meanwhile: Callable[[], None] = lambda: None) -> None:
         self._children = children
+        self._meanwhile = meanwhile
         self._stop = threading.Event()
 
     def stop(self) -> None:
@@ -70,6 +78,7 @@ class Supervisor:
         while not self._stop.is_set() and not code:
             for child in self._children:
                 code = code or self._tend(child)
+            self._meanwhile()
             self._stop.wait(_POLL_S)
         self._end()
         return code
@@ -109,7 +118,10 @@ class Supervisor:
 
     def _start(self, child: Child) -> None:
         environment = {**child.environment, PARENT: str(os.getpid())}
-        child.process = subprocess.Popen([sys.executable, "-m", "dicomrx", *child.arguments], env=environment)  # noqa: S603  our own program
+        command = [sys.executable, "-m", "dicomrx", *child.arguments]
+        with contextlib.ExitStack() as ends:
+            end = ends.enter_context(child.connect()).fileno() if child.connect else None
+            child.process = subprocess.Popen(command, env=environment, stdin=end, pass_fds=child.keep)  # noqa: S603  our own program
         child.started = time.monotonic()
         child.first_started = child.first_started or child.started
 

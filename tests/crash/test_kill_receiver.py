@@ -49,7 +49,7 @@ def send_until_it_dies(pipeline: Pipeline, process: subprocess.Popen[bytes]) -> 
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_a_killed_receiver_has_kept_what_it_acknowledged_and_tears_nothing(pipeline: Pipeline, engine: str) -> None:
-    pipeline.env["DICOM_RECEIVER_ENGINE"] = engine
+    pipeline.env |= {"DICOM_RECEIVER_ENGINE": engine, "DICOM_RECEIVER_WORKERS": "1"}  # what is killed is all of it
     killed = 0
     for call, when in POINTS[::STRIDE]:
         with receiver(pipeline, "-e", f"trace={call}", "-e", f"inject={call}:signal=KILL:when={when}") as process:

@@ -13,11 +13,12 @@ import pytest
 
 from dicomrx.errors import ConfigError, TryAgainError, UnavailableError
 from dicomrx.network import wire
-from dicomrx.network.admission import Admission, Listen, Visit
+from dicomrx.network.admission import Admission, Listen
 from dicomrx.network.client import Association
 from dicomrx.network.refusals import Refusals
 from dicomrx.network.sender import echo
 from dicomrx.network.server import Server, serve
+from dicomrx.network.visit import Visit
 from tests.integration.scp_rig import CT, ENGINES, EXPLICIT, LISTEN, Folder, connect, eventually, receiving, store, store_command
 
 
@@ -82,7 +83,7 @@ def test_an_ipv4_network_also_names_its_addresses_as_ipv6_writes_them() -> None:
     assert not admission.lets_in("::ffff:10.2.2.3")
 
 
-def test_one_peer_leaves_two_places_to_the_others_and_all_together_have_a_limit(intake: Folder) -> None:
+def test_the_last_two_places_are_for_peers_that_have_none_and_all_together_have_a_limit(intake: Folder) -> None:
     def from_address(address: str) -> int:
         stream = socket.socket()
         stack.enter_context(contextlib.closing(stream))
@@ -98,7 +99,9 @@ def test_one_peer_leaves_two_places_to_the_others_and_all_together_have_a_limit(
     with contextlib.ExitStack() as stack:
         server = stack.enter_context(receiving(intake, replace(LISTEN, max_connections=5), grace_s=0))
         assert [from_address("127.0.0.1") for _ in range(4)] == [wire.ASSOCIATE_AC] * 3 + [wire.ASSOCIATE_RJ]
-        assert [from_address("127.0.0.2") for _ in range(3)] == [wire.ASSOCIATE_AC] * 2 + [wire.ASSOCIATE_RJ]
+        assert [from_address("127.0.0.2") for _ in range(2)] == [wire.ASSOCIATE_AC, wire.ASSOCIATE_RJ]
+        assert [from_address("127.0.0.3") for _ in range(2)] == [wire.ASSOCIATE_AC, wire.ASSOCIATE_RJ]
+        assert from_address("127.0.0.4") == wire.ASSOCIATE_RJ
 
 
 def test_a_place_is_free_again_when_its_association_ends_however_it_does(intake: Folder) -> None:
@@ -170,10 +173,10 @@ def test_a_good_echo_is_answered_at_once_under_attack_and_all_is_given_back(inta
         threads = threading.active_count()
         with attack(server, data, count):
             assert good_echo_takes(server) < 1
-            eventually(lambda: not server._started().connections, 6)
+            eventually(lambda: not server.associations.connections, 6)
             eventually(lambda: threading.active_count() <= threads, 6)
         assert good_echo_takes(server) < 1
-        admission = server._started().admission
+        admission = server.admission
         eventually(lambda: not admission._waiting and not admission._admitted)
 
 
@@ -196,7 +199,7 @@ def test_one_who_trickles_bytes_is_cut_at_a_deadline(intake: Folder, sent: bytes
 
 def taken(server: Server) -> int:
     """How many connections the receiver holds."""
-    return len(server._started().connections) + len(server._started().admission._waiting)
+    return len(server.associations.connections) + len(server.admission._waiting)
 
 
 class Peers:
@@ -209,6 +212,7 @@ class Peers:
     def arrive(self, address: str) -> Visit:
         ours, other = socket.socketpair()
         visit = self._admission.arrive(address, ours)
+        assert visit is not None
         self._others[visit] = other
         return visit
 
@@ -245,6 +249,19 @@ def test_of_too_many_who_wait_the_oldest_goes_first_and_nobody_crowds_out_anothe
     assert (refused.peer, refused.count) == ("10.0.0.1", 2)
 
 
+def test_who_knocks_faster_than_it_leaves_is_not_heard_and_others_are() -> None:
+    admission = Admission(replace(LISTEN, max_connections=2))
+    with peers_of(admission) as peers:
+        flood = [peers.arrive("10.0.0.1") for _ in range(3)]
+        assert list(map(peers.hung_up, flood)) == [True, False, False]
+        with socket.socket() as client:
+            assert admission.arrive("10.0.0.1", client) is None
+        other = peers.arrive("10.0.0.2")
+        flood[0].leave()
+        flood.append(peers.arrive("10.0.0.1"))
+        assert list(map(peers.hung_up, [*flood[1:], other])) == [True, False, False, False]
+
+
 def test_who_is_refused_under_many_titles_hides_nobody_else() -> None:
     refusals = Refusals()
     refusals.note("10.0.0.1", "CALLING_AE", "why", calling="CT1")
@@ -279,7 +296,7 @@ def test_a_connection_that_is_closed_unused_leaves_no_thread_waiting(intake: Fol
     with receiving(intake) as server:
         threads = threading.active_count()
         with attack(server, b"", 5):
-            eventually(lambda: len(server._started().admission._waiting) == 5)
+            eventually(lambda: len(server.admission._waiting) == 5)
         eventually(lambda: threading.active_count() <= threads, 3)
 
 
@@ -315,7 +332,7 @@ def test_stopping_between_associations_cuts_nothing_and_closes_the_port(intake: 
     assert started == [server.address]
     assert echo(*server.address)
     with socket.create_connection(server.address) as waiting:
-        eventually(lambda: server._started().admission._waiting)
+        eventually(lambda: server.admission._waiting)
         began = time.monotonic()
         assert server.stop(grace_s=30) is False
         assert time.monotonic() - began < 5

@@ -59,7 +59,7 @@ def test_a_connection_cut_at_any_byte_leaves_what_was_whole_and_nothing_else(int
     with receiving(intake) as server:
         for cut in EDGES if how in {"abort", "release"} else POINTS:
             cut_at(server, cut, how)
-            eventually(lambda: not server._started().connections and not server._started().admission._waiting)
+            eventually(lambda: not server.associations.connections and not server.admission._waiting)
             kept = [data_set_of(path) for path in arrivals(intake)]
             assert kept == [b"first data", b"second data"][: len(kept)], cut
             assert how == "reset" or len(kept) == whole_at(cut), cut

@@ -257,7 +257,7 @@ def test_of_mutated_pdus_exactly_what_is_whole_is_kept(intake: Folder) -> None:
             dice = random.Random(seed)
             stream = mutated(conversation(dice), dice)
             acknowledged = send(server.address, stream)
-            eventually(lambda: not server._started().connections)
+            eventually(lambda: not server.associations.connections)
             reader = Reader()
             reader.read(stream, whole_pdus=whole)
             kept = [data_set_of(path) for path in sorted(arrivals(intake), key=lambda path: int(path.stem.rpartition("-")[2]))]

@@ -16,7 +16,7 @@ import pytest
 from dicomrx.demo.api_server import DemoApi
 from dicomrx.network import wire
 from dicomrx.network.client import Association
-from tests.acceptance.pipeline import Pipeline
+from tests.acceptance.pipeline import Pipeline, children
 from tests.integration.scp_rig import CT, ENGINES, EXPLICIT, IMPLICIT, TITLES, VERIFICATION, eventually, store_command
 
 ATTACK_S = 3.0
@@ -191,13 +191,17 @@ class Receiver:
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
+    def _processes(self) -> list[Path]:
+        pids = [self._process.pid, *children(self._process.pid).get("scp", [])]
+        return [Path(f"/proc/{pid}") for pid in pids]
+
     def peak(self) -> int:
-        """The most memory that the process has had, bytes."""
-        lines = Path(f"/proc/{self._process.pid}/status").read_text().splitlines()
-        return next(int(line.split()[1]) << 10 for line in lines if line.startswith("VmHWM"))
+        """The most memory that each of its processes has had, bytes together."""
+        lines = [line for process in self._processes() for line in (process / "status").read_text().splitlines()]
+        return sum(int(line.split()[1]) << 10 for line in lines if line.startswith("VmHWM"))
 
     def descriptors(self) -> int:
-        return len(list(Path(f"/proc/{self._process.pid}/fd").iterdir()))
+        return sum(len(list((process / "fd").iterdir())) for process in self._processes())
 
     def associate(self, address: str) -> Association:
         stream = socket.socket()
@@ -230,10 +234,7 @@ def test_a_good_echo_from_elsewhere_is_answered_at_once_and_memory_stays_small(r
         while attackers.running:
             took.append(receiver.echo_takes())
             time.sleep(0.1)
-    limit = max(1.0, 10 * at_rest)  # a second, where the machine has nothing else to do
-    # On a busy one an echo may find the queue of new connections full of resets: TCP tries again after a second.
-    assert sum(seconds >= limit for seconds in took) <= (kind == "resets")
-    assert max(took) < 2 * limit
+    assert max(took) < max(1.0, 10 * at_rest)  # a second, where the machine has nothing else to do
     assert receiver.peak() < 200 << 20
     assert list(receiver.incoming.iterdir()) == []
     eventually(lambda: receiver.descriptors() <= before, 20)

@@ -109,7 +109,7 @@ def test_who_has_no_certificate_of_ours_is_refused_and_it_is_told(intake: Folder
             plain.sendall(wire.associate_rq(*TITLES, OFFERS))
             with contextlib.suppress(ConnectionResetError):
                 assert b"DICOM" not in plain.recv(1000)
-        eventually(lambda: sum(refused.count for refused in server._started().admission.refusals._kept.values()) == 4)
+        eventually(lambda: sum(refused.count for refused in server.admission.refusals._kept.values()) == 4)
         refused = server.refused() or []
     assert sorted(str(row["setting"]) for row in refused) == ["TLS_CA", "TLS_CA", "TLS_CERT", "TLS_CERT"]
     assert all(str(row["why"]).startswith("the TLS handshake failed: ") for row in refused)
@@ -125,7 +125,7 @@ def test_nobody_waits_for_the_handshake_of_another(intake: Folder, listen: Liste
         with connected(server, modality) as association:
             assert association.echo(3) == 0
         assert time.monotonic() - began < 1
-        eventually(lambda: not server._started().admission._waiting)
+        eventually(lambda: not server.admission._waiting)
         for staller in stallers:
             staller.close()
 

@@ -1,14 +1,11 @@
 import os
-import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from dicomrx.spool import durable
-from dicomrx.spool.durable import RunDirectory
+from dicomrx.spool.runs import RunDirectory
 
 
 @pytest.fixture
@@ -119,46 +116,6 @@ def test_a_fifo_is_claimed_without_waiting_for_its_writer(tmp_path: Path) -> Non
     os.close(fd)
 
 
-_HOLDER = """
-import sys, time
-from pathlib import Path
-from dicomrx.spool import durable
-fd = durable.claim(Path(sys.argv[1]))
-run = durable.RunDirectory(Path(sys.argv[2]))
-print(run.path, flush=True)
-time.sleep(60)
-"""
-
-
-def test_claims_and_run_directories_of_a_killed_process_are_free(tmp_path: Path) -> None:
-    path, runs = tmp_path / "input", tmp_path / "runs"
-    path.write_bytes(b"")
-    with subprocess.Popen([sys.executable, "-c", _HOLDER, str(path), str(runs)], stdout=subprocess.PIPE, text=True) as holder:
-        assert holder.stdout is not None
-        run = Path(holder.stdout.readline().strip())
-        assert durable.claim(path) is None
-        assert durable.is_locked(run)
-        assert list(durable.dead_run_directories(runs)) == []
-        holder.send_signal(signal.SIGKILL)
-        holder.wait()
-    assert not durable.is_locked(run)
-    fd = durable.claim(path)
-    assert fd is not None
-    os.close(fd)
-    durable.sweep(runs)
-    assert list(runs.iterdir()) == []
-
-
-def test_a_sweep_takes_the_dead_and_leaves_the_living(tmp_path: Path) -> None:
-    with RunDirectory(tmp_path) as living:
-        dead = RunDirectory(tmp_path)
-        dead.new_path().write_bytes(b"unfinished")
-        dead.close(keep=True)
-        (tmp_path / ".half-started").mkdir()
-        durable.sweep(tmp_path)
-        assert list(tmp_path.iterdir()) == [living.path]
-
-
 def test_a_lock_file_that_a_reader_probes_is_still_taken(tmp_path: Path) -> None:
     fd = durable.try_lock(tmp_path / "lock")
     assert fd is not None
@@ -172,13 +129,6 @@ def test_a_lock_that_another_holds_is_not_had(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(durable, "LOCK_PATIENCE_S", 0.1)
     with durable.locked(tmp_path / "lock"):
         assert durable.try_lock(tmp_path / "lock") is None
-
-
-def test_a_closed_run_directory_is_gone_unless_it_is_to_be_found(tmp_path: Path) -> None:
-    tidy, left = RunDirectory(tmp_path), RunDirectory(tmp_path)
-    tidy.close()
-    left.close(keep=True)
-    assert list(tmp_path.iterdir()) == [left.path]
 
 
 def test_removing_twice_does_no_harm(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from dicomrx.spool import durable, incoming, watermark
 from dicomrx.spool.intake import CLOSED, OPEN, Intake
 from dicomrx.spool.layout import Spool
 from dicomrx.spool.names import stamp
+from dicomrx.spool.runs import RunDirectory
 from dicomrx.spool.watermark import horizon
 from tests.spool_rig import NS, advance, die, drop, file_one, open_spool, receive
 
@@ -183,7 +184,7 @@ def test_a_run_directory_without_a_living_receiver_stands_whatever_it_says(spool
 
 
 def test_a_receiver_that_is_starting_stands(spool: Spool) -> None:
-    with durable.RunDirectory(spool.receiving, prefix=f"{stamp(spool.now())}."):
+    with RunDirectory(spool.receiving, prefix=f"{stamp(spool.now())}."):
         assert "starting" in (horizon(spool).blocked or "")
 
 

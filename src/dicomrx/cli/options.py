@@ -28,6 +28,7 @@ SCP: Final = (
     "tls_key",
     "tls_ca",
     "min_free",
+    "workers",
 )
 ANONYMIZE: Final = ("state_dir", "profile", "ae_profiles", "burned_in", "issuers", "placeholders", "pseudonym", "vault_days", "workers")
 WATCH: Final = ("timeout", "timeout_ae", "timeout_modality", "evidence_wait")

@@ -1,4 +1,4 @@
-"""How commands run: spool opened, logging set up, signals turned into a clean stop, outcomes into exit codes."""
+"""How commands run: spool opened, logging set up, signals turned into a clean stop, children kept running."""
 
 import logging
 import os
@@ -12,19 +12,13 @@ from pathlib import Path
 from typing import Final
 
 from dicomrx import logs
-from dicomrx.errors import FULL_ERRNOS, ConfigError, Defer, DicomrxError, DiskFullError, TryAgainError
-from dicomrx.jobs import Chosen, Job, Tally
-from dicomrx.runner import Runner
+from dicomrx.errors import FULL_ERRNOS, ConfigError, DicomrxError, DiskFullError, TryAgainError
 from dicomrx.settings import Settings, as_env
 from dicomrx.spool import durable
-from dicomrx.spool.by_name import frozen_by_name, not_sent, open_by_name, sent_already
-from dicomrx.spool.completion import complete_by_hand
 from dicomrx.spool.layout import Spool
-from dicomrx.spool.studies import Study, is_marked
-from dicomrx.stages import STAGES
-from dicomrx.supervise import Child, Supervisor, gravest
+from dicomrx.supervise import Child, Supervisor
 
-_MAX_WORKERS: Final = 8
+MAX_WORKERS: Final = 8
 _FULL_BYTES: Final = 1 << 20
 
 log = logging.getLogger(__name__)
@@ -47,14 +41,14 @@ def _refuse_nested(settings: Settings) -> None:
 
 
 @contextmanager
-def only_one(spool: Spool, stage: str) -> Iterator[None]:
-    """Hold the lock of a stage's daemon; raises TryAgainError where another has it."""
+def only_one(spool: Spool, stage: str) -> Iterator[int]:
+    """Hold the lock of a stage's daemon, by the descriptor; raises TryAgainError where another has it."""
     fd = durable.try_lock(spool.stage_lock(stage))
     if fd is None:
         msg = f"{stage} already runs on the spool {spool.root}"
         raise TryAgainError(msg)
     try:
-        yield
+        yield fd
     finally:
         os.close(fd)
 
@@ -110,46 +104,12 @@ def _free_bytes(folder: Path) -> int:
     return shutil.disk_usage(there).free
 
 
-def run_stage(name: str, settings: Settings, *, once: bool, worker: bool = False) -> int:
-    """Run a stage, alone or as a group of workers; returns the exit code."""
-    definition = STAGES[name]
-    with logged(settings, name), opened(settings, make=definition.makes_spool) as spool:
-        if once or worker:
-            return _run(name, spool, settings, once=once)
-        with only_one(spool, name):
-            count = _workers(settings) if definition.parallel else 1
-            if count == 1:
-                return _run(name, spool, settings, once=False)
-            return supervise([[name, "--worker"]] * count, settings)
+def workers(settings: Settings) -> int:
+    """How many processes a stage has, that may have several."""
+    return settings.workers or min(os.cpu_count() or 1, MAX_WORKERS)
 
 
-def _workers(settings: Settings) -> int:
-    return settings.workers or min(os.cpu_count() or 1, _MAX_WORKERS)
-
-
-def _threads(name: str, settings: Settings) -> int:
-    """Two at least, unless WORKERS says one: a large study must not hold back the small ones behind it."""
-    return (settings.workers or max(2, _workers(settings))) if STAGES[name].threaded else 1
-
-
-def _run(name: str, spool: Spool, settings: Settings, *, once: bool) -> int:
-    with STAGES[name].build(spool, settings) as stage:
-        runner = Runner(stage, spool, STAGES[name].rescan_s, _threads(name, settings), STAGES[name].cpu_s)
-        with stopping(runner.stop):
-            if once:
-                return exit_code(runner.once())
-            runner.forever()
-    return 0
-
-
-def exit_code(tally: Tally) -> int:
-    """What `--once` ends with: what went to quarantine is said, not counted."""
-    if tally.unavailable is not None:
-        return tally.unavailable.exit_code
-    return TryAgainError.exit_code if tally.deferred else 0
-
-
-def _environment(command: Sequence[str], settings: Settings) -> dict[str, str]:
+def environment(command: Sequence[str], settings: Settings) -> dict[str, str]:
     """What a child needs to see exactly these settings; the API's secrets are for the uploader alone."""
     if command[0] != "upload":
         settings = replace(settings, api_password=None, api_token=None)
@@ -158,39 +118,6 @@ def _environment(command: Sequence[str], settings: Settings) -> dict[str, str]:
 
 def supervise(commands: Sequence[Sequence[str]], settings: Settings, *, once: bool = False) -> int:
     """Run commands of ours as child processes that see exactly these settings: together, or one after another to its end (`once`)."""
-    supervisor = Supervisor([Child(command, _environment(command, settings)) for command in commands])
+    supervisor = Supervisor([Child(command, environment(command, settings)) for command in commands])
     with stopping(supervisor.stop):
         return supervisor.once() if once else supervisor.forever()
-
-
-def upload_named(paths: Sequence[str], settings: Settings) -> int:
-    """Send the studies named, and only those; beside a running daemon too."""
-    set_up_logs(settings, "upload")
-    with opened(settings, make=False) as spool, STAGES["upload"].build(spool, settings) as stage:
-        named = [frozen for path in paths for frozen in frozen_by_name(spool, path)]
-        for line in sent_already(spool, named):
-            print(line)
-        runner = Runner(Chosen(stage, [Job(spool.outbox / frozen.name) for frozen in named]), spool, threads=_threads("upload", settings))
-        with stopping(runner.stop):
-            code = exit_code(runner.once())
-        left = not_sent(spool, named) if settings.auto_upload else None
-        if left is not None and gravest([code, left.exit_code]) == left.exit_code:
-            raise left
-        return code
-
-
-def complete_named(wanted: str, settings: Settings) -> int:
-    """Mark one open study, or all, complete by hand; what still comes is their next generation. Returns the exit code."""
-    set_up_logs(settings, "watch")
-    with opened(settings, make=False) as spool:
-        left = 0
-        for uid in open_by_name(spool, wanted):
-            with Study.locked(spool, uid) as study:
-                try:
-                    marked = is_marked(spool, uid) or (study.folder.is_dir() and complete_by_hand(spool, study))
-                except Defer as later:
-                    left += 1
-                    log.warning("%s", later)
-                else:
-                    log.info("%s: %s", uid, "complete (hand)" if marked else "nothing of it is left here")
-        return TryAgainError.exit_code if left else 0

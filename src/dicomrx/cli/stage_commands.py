@@ -1,27 +1,15 @@
 """`dicomrx all`, `scp`, `anonymize`, `watch`, `upload`: the pipeline, together and stage by stage."""
 
-import contextlib
-import logging
-import threading
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import Annotated
 
 import typer
 
 from dicomrx.cli import options
 from dicomrx.cli.options import with_settings
 from dicomrx.errors import UsageError
-from dicomrx.settings import Resolution, Settings, exposed_key
-
-if TYPE_CHECKING:
-    from dicomrx.network.server import Server
-    from dicomrx.spool.layout import Spool
-
-log = logging.getLogger(__name__)
-
-_GRACE_S: Final = 10.0
-_TEND_S: Final = 2.0
+from dicomrx.settings import Resolution
 
 Once = Annotated[bool, typer.Option("--once", help="do what is ready, then end (for cron)")]
 Worker = Annotated[bool, typer.Option("--worker", hidden=True)]
@@ -58,68 +46,9 @@ def run_all(resolution: Resolution, *, once: Once = False) -> None:
 @with_settings(*options.SCP)
 def scp(resolution: Resolution) -> None:
     """Receive: C-ECHO and C-STORE into `incoming/`."""
-    from dicomrx.cli import running
-    from dicomrx.network.admission import Listen
-    from dicomrx.network.server import serve
-    from dicomrx.spool.intake import Intake
+    from dicomrx.cli import receiving
 
-    settings = resolution.settings
-    stop = threading.Event()
-    with (
-        running.logged(settings, "scp"),
-        running.opened(settings, make=True) as spool,
-        running.only_one(spool, "scp"),
-        running.stopping(stop.set),
-    ):
-        spool.sweep()
-        intake = Intake(spool, settings.min_free.floor(spool.total_bytes()))
-        cut = False
-        try:
-            server = serve(
-                Listen(
-                    host=settings.host,
-                    port=settings.port,
-                    ae_title=settings.ae_title,
-                    calling_ae=settings.calling_ae,
-                    allow_hosts=settings.allow_hosts,
-                    max_connections=settings.max_connections,
-                    engine=settings.engine,
-                    tls_cert=settings.tls_cert,
-                    tls_key=settings.tls_key,
-                    tls_ca=settings.tls_ca,
-                ),
-                intake,
-            )
-            server.start()
-            _warn_of_anyone(settings)
-            _warn_of_key(settings)
-            while server.alive and not stop.wait(_TEND_S):
-                intake.tend()
-                _note_refused(spool, server)
-            cut = server.stop(_GRACE_S)
-            _note_refused(spool, server)
-        finally:
-            intake.stop(cut=cut)
-
-
-def _note_refused(spool: "Spool", server: "Server") -> None:
-    from dicomrx.spool import refused
-
-    rows = server.refused()
-    if rows is not None:
-        with contextlib.suppress(OSError):  # it is for looking at, and there is a log
-            refused.note(spool, rows)
-
-
-def _warn_of_anyone(settings: Settings) -> None:
-    if not (settings.calling_ae or settings.allow_hosts or settings.tls_ca or settings.host.startswith("127.")):
-        log.warning("anyone who reaches this port may send: set CALLING_AE, ALLOW_HOSTS or TLS_CA")
-
-
-def _warn_of_key(settings: Settings) -> None:
-    warning = exposed_key(settings, "tls")
-    if warning is not None:
-        log.warning("%s", warning)
+    raise typer.Exit(receiving.receive(resolution.settings))
 
 
 @with_settings(*options.ANONYMIZE)
@@ -137,27 +66,27 @@ def anonymize(
         for line in lines:
             print(line)
         return
-    from dicomrx.cli import running
+    from dicomrx.cli import staging
 
-    raise typer.Exit(running.run_stage("anonymize", resolution.settings, once=once, worker=worker))
+    raise typer.Exit(staging.run_stage("anonymize", resolution.settings, once=once, worker=worker))
 
 
 @with_settings(*options.WATCH)
 def watch(resolution: Resolution, *, once: Once = False, complete: Complete = None) -> None:
     """Mark studies complete that have been quiet for long enough; or those named, at once."""
-    from dicomrx.cli import running
+    from dicomrx.cli import staging
 
     if complete is not None:
-        raise typer.Exit(running.complete_named(complete, resolution.settings))
-    raise typer.Exit(running.run_stage("watch", resolution.settings, once=once))
+        raise typer.Exit(staging.complete_named(complete, resolution.settings))
+    raise typer.Exit(staging.run_stage("watch", resolution.settings, once=once))
 
 
 @with_settings(*options.UPLOAD)
 def upload(resolution: Resolution, *, paths: Paths = None, once: Once = False, no_send: NoSend = False) -> None:
     """Freeze complete studies, zip them and send them; or send the studies named, beside a running daemon too."""
-    from dicomrx.cli import running
+    from dicomrx.cli import staging
 
     settings = replace(resolution.settings, auto_upload=not no_send)
     if paths:
-        raise typer.Exit(running.upload_named(paths, settings))
-    raise typer.Exit(running.run_stage("upload", settings, once=once))
+        raise typer.Exit(staging.upload_named(paths, settings))
+    raise typer.Exit(staging.run_stage("upload", settings, once=once))

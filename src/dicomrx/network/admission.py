@@ -1,17 +1,20 @@
 """Who may associate, and how many: decided before a thread is made where that is possible, else with an A-ASSOCIATE-RJ (PS3.8 9.3.4)."""
 
 import ipaddress
+import itertools
 import socket
 import threading
 import time
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
 from dicomrx.errors import ConfigError
 from dicomrx.network.refusals import Refusal, Refusals
 from dicomrx.network.stream import hang_up
+from dicomrx.network.visit import GONE, Visit
 from dicomrx.network.wire import MAX_PDU
 
 _WAITING_FACTOR: Final = 4  # connections that have not asked to associate yet, for each that may
@@ -54,8 +57,9 @@ class Admission:
         self._networks = tuple(_network(text) for text in listen.allow_hosts)
         self._associate_s = listen.associate_s
         self._most = listen.max_connections
-        self._most_for_one = max(1, listen.max_connections - _KEPT_FOR_OTHERS)
+        self._most_waiting = self._most * _WAITING_FACTOR
         self._lock = threading.Lock()
+        self._numbers = itertools.count(1)
         self._waiting: dict[Visit, None] = {}  # the oldest first
         self._admitted: Counter[str] = Counter()
         self._closing = False
@@ -68,6 +72,11 @@ class Admission:
                 visit.deadline = 0
         self.hang_up_on_overdue()
 
+    def refused(self) -> Sequence[Mapping[str, object]] | None:
+        """Whom it turned away, the newest first; None where nobody since the last call."""
+        news = self.refusals.news()
+        return None if news is None else [asdict(refused) for refused in news]
+
     def lets_in(self, address: str) -> bool:
         """False for a connection that is to be closed unheard: it comes from outside the networks."""
         if self._networks and not any(_address(address) in network for network in self._networks):
@@ -75,27 +84,32 @@ class Admission:
             return False
         return True
 
-    def arrive(self, address: str, client: socket.socket) -> "Visit":
-        """A connection that waits until it is admitted or leaves; where too many do, the oldest must go."""
-        visit = Visit(self, address, client, time.monotonic() + self._associate_s)
+    def arrive(self, address: str, client: socket.socket) -> Visit | None:
+        """A connection that waits until it is admitted or leaves; where too many do, the oldest must go.
+
+        None where the last one that had to go has not left yet: its peer knocks too fast to be heard.
+        """
         with self._lock:
+            if any(visit.address == address and not visit.deadline for visit in self._waiting):
+                return None
+            visit = Visit(self, next(self._numbers), address, client, time.monotonic() + self._associate_s)
             self._waiting[visit] = None
             one_too_many = self._one_too_many(address)
             if one_too_many is not None:
                 one_too_many.deadline = 0
         if one_too_many is not None:
             self.refusals.note(one_too_many.address, "", "it has too many connections that do not ask to associate")
-            self.hang_up_on_overdue()
+            hang_up(one_too_many.client)
         return visit
 
-    def _one_too_many(self, address: str) -> "Visit | None":
+    def _one_too_many(self, address: str) -> Visit | None:
         """The oldest of whoever has most, so that nobody can crowd out another."""
-        counts = Counter(visit.address for visit in self._waiting)
+        counts = Counter(visit.address for visit in self._waiting if visit.deadline)
         if counts[address] <= self._most:
-            if counts.total() <= self._most * _WAITING_FACTOR:
+            if counts.total() <= self._most_waiting:
                 return None
             address = counts.most_common(1)[0][0]
-        return next(visit for visit in self._waiting if visit.address == address)
+        return next(visit for visit in self._waiting if visit.address == address and visit.deadline)
 
     def hang_up_on_overdue(self) -> None:
         """End the waiting of those whose time is over; harmless again."""
@@ -105,8 +119,8 @@ class Admission:
                 if visit.deadline < now:
                     hang_up(visit.client)
 
-    def admit(self, visit: "Visit", called: str, calling: str, *, room: bool) -> Refusal | None:
-        """Judge a request to associate, and count it as an association where it may; `room` says whether instances are taken in."""
+    def admit(self, visit: Visit, called: str, calling: str, *, room: bool) -> Refusal | None:
+        """See `Doorkeeper`."""
         with self._lock:
             refusal = self._judge(visit, called, calling, room=room)
             if refusal is None:
@@ -117,8 +131,12 @@ class Admission:
             self.refusals.note(visit.address, refusal.setting, refusal.why, calling=calling, called=called)
         return refusal
 
-    def leave(self, visit: "Visit") -> None:
-        """One connection less; nothing happens the second time."""
+    def turn_away(self, visit: Visit, setting: str, why: str) -> None:
+        """See `Doorkeeper`."""
+        self.refusals.note(visit.address, setting, why)
+
+    def leave(self, visit: Visit) -> None:
+        """See `Doorkeeper`."""
         with self._lock:
             if not visit.gone:
                 visit.gone = True
@@ -126,48 +144,24 @@ class Admission:
                 if visit.admitted:
                     _less(self._admitted, visit.address)
 
-    def _judge(self, visit: "Visit", called: str, calling: str, *, room: bool) -> Refusal | None:
+    def _judge(self, visit: Visit, called: str, calling: str, *, room: bool) -> Refusal | None:
         if self._closing or visit.gone:
-            return Refusal(2, 3, 1, "", "the receiver is stopping, or the peer has hung up")
+            return GONE
         if called != self._called:
             return Refusal(1, 1, 7, "AE_TITLE", f"the AE title it calls is not AE_TITLE {self._called}")
         if self._calling and calling not in self._calling:
             return Refusal(1, 1, 3, "CALLING_AE", "its AE title is not in CALLING_AE")
         return self._lack_of_room(visit, room=room)
 
-    def _lack_of_room(self, visit: "Visit", *, room: bool) -> Refusal | None:
+    def _lack_of_room(self, visit: Visit, *, room: bool) -> Refusal | None:
         if not room:
             return Refusal(2, 3, 1, "MIN_FREE", "there is no room for instances: free some on the storage disk, or lower MIN_FREE")
         if self._admitted.total() >= self._most:
             return Refusal(2, 3, 2, "MAX_CONNECTIONS", f"{self._most} associations are open: MAX_CONNECTIONS")
-        if self._admitted[visit.address] >= self._most_for_one:
-            why = f"it has {self._most_for_one} associations open, as many as one peer gets: MAX_CONNECTIONS"
+        if self._admitted[visit.address] and self._admitted.total() >= self._most - _KEPT_FOR_OTHERS:
+            why = f"it has associations open, and the last {_KEPT_FOR_OTHERS} places are for peers that have none: MAX_CONNECTIONS"
             return Refusal(2, 3, 2, "MAX_CONNECTIONS", why)
         return None
-
-
-class Visit:
-    """One connection, from accept to close; its fields are the admission's to change, `client` its door's."""
-
-    def __init__(self, admission: Admission, address: str, client: socket.socket, deadline: float) -> None:
-        self.address = address
-        self.client = client
-        self.deadline = deadline
-        self.admitted = False
-        self.gone = False
-        self._admission = admission
-
-    def admit(self, called: str, calling: str, *, room: bool) -> Refusal | None:
-        """Ask to associate: None, or why not."""
-        return self._admission.admit(self, called, calling, room=room)
-
-    def refused(self, setting: str, why: str) -> None:
-        """It was turned away before it asked."""
-        self._admission.refusals.note(self.address, setting, why)
-
-    def leave(self) -> None:
-        """Give the place up."""
-        self._admission.leave(self)
 
 
 def _less(counts: Counter[str], address: str) -> None:

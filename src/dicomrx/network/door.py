@@ -7,7 +7,8 @@ from typing import Final
 
 from dicomrx.errors import ConfigError
 from dicomrx.network import wire
-from dicomrx.network.admission import Listen, Visit
+from dicomrx.network.admission import Listen
+from dicomrx.network.visit import Visit
 from dicomrx.network.wire import WireError
 
 _NOT_OURS: Final = ("CERTIFICATE_VERIFY_FAILED", "PEER_DID_NOT_RETURN_A_CERTIFICATE")
@@ -54,7 +55,7 @@ def request(visit: Visit, tls: ssl.SSLContext | None) -> bytes:
     try:
         return _sound_request(visit.client)
     except WireError as error:
-        visit.refused("", f"it sent {error}")
+        visit.turn_away("", f"it sent {error}")
         with contextlib.suppress(OSError):
             visit.client.sendall(wire.pdu(wire.ABORT, bytes(4)))
         raise ConnectionAbortedError(str(error)) from error
@@ -76,7 +77,7 @@ def _shake_hands(visit: Visit, tls: ssl.SSLContext) -> None:
         visit.client.do_handshake()
     except ssl.SSLError as error:
         reason = _reason(error)
-        visit.refused("TLS_CA" if reason in _NOT_OURS else "TLS_CERT", f"the TLS handshake failed: {reason}")
+        visit.turn_away("TLS_CA" if reason in _NOT_OURS else "TLS_CERT", f"the TLS handshake failed: {reason}")
         raise
 
 

@@ -1,13 +1,11 @@
-"""pynetdicom as the engine: it listens, negotiates, and answers what is no C-STORE.
+"""pynetdicom as the engine: it negotiates, and answers what is no C-STORE.
 
-No fork and no patched name: a request handler puts these subclasses into each fresh association. They use internals, so pynetdicom
+No fork and no patched name: these subclasses are put into each fresh association. They use internals, so pynetdicom
 is pinned. What they add: caps and deadlines for what is read, a C-STORE that goes to disk as it comes, and the
 certainty that a connection, however it ends, gives everything back.
 """
 
 import logging
-import socket
-import sys
 import threading
 import time
 import warnings
@@ -15,18 +13,20 @@ from typing import TYPE_CHECKING, Final
 
 from pydicom.uid import UID
 from pynetdicom import AE, _config, build_context, evt
+from pynetdicom._globals import MODE_ACCEPTOR
 from pynetdicom.association import Association as PeerAssociation
 from pynetdicom.pdu_primitives import A_ASSOCIATE
-from pynetdicom.transport import AssociationServer, RequestHandler
+from pynetdicom.transport import AddressInformation
 
 from dicomrx.network import door, wire
-from dicomrx.network.admission import Admission, Listen, Visit
+from dicomrx.network.admission import Listen
 from dicomrx.network.classes import is_storage
 from dicomrx.network.lane import Lane, LaneDul
 from dicomrx.network.ports import Intake
 from dicomrx.network.provider import Dimse, Dul, Socket
 from dicomrx.network.storing import Association, Context, Engine, Storing
 from dicomrx.network.stream import Stream
+from dicomrx.network.visit import Visit
 from dicomrx.network.wire import VERIFICATION
 
 if TYPE_CHECKING:
@@ -34,7 +34,8 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-_Request = socket.socket | tuple[bytes, socket.socket]
+_ABORT_S: Final = 1.0
+_HANG_UP_S: Final = 5.0
 
 
 def quiet() -> None:
@@ -51,9 +52,9 @@ _DULS: Final = {"lane": LaneDul, "pynetdicom": Dul}
 class Connection:
     """One association and what belongs to it, from its request to the end of its connection."""
 
-    def __init__(self, association: PeerAssociation, server: "Listener", stream: Stream, visit: Visit) -> None:
+    def __init__(self, association: PeerAssociation, associations: "Associations", stream: Stream, visit: Visit) -> None:
         self.visit = visit
-        self._server = server
+        self._associations = associations
         self._association = association
         self._stream = stream
         self._lock = threading.Lock()
@@ -62,7 +63,7 @@ class Connection:
         self._fits = 0
         self._storing: Storing | None = None
         self._lane: Lane | None = None
-        listen = server.listen
+        listen = associations.listen
         association.dul = self._dul = _DULS[listen.engine](association, self.close)
         association.dimse = self._dimse = Dimse(association)
         self._socket = Socket(association, stream)
@@ -73,7 +74,7 @@ class Connection:
 
     def start(self) -> None:
         """Let pynetdicom work on it; raises RuntimeError where there are no more threads."""
-        self._server.connections.add(self)
+        self._associations.connections.add(self)
         try:
             self._association.start()
         except RuntimeError:
@@ -87,7 +88,7 @@ class Connection:
         if not isinstance(request, A_ASSOCIATE):
             return
         called, calling = request.called_ae_title.strip(), request.calling_ae_title.strip()
-        refusal = self.visit.admit(called, calling, room=self._server.intake.space_left())
+        refusal = self.visit.admit(called, calling, room=self._associations.intake.space_left())
         if refusal is not None:
             association.acse.send_reject(refusal.result, refusal.source, refusal.diagnostic)
             association.is_rejected = True
@@ -99,15 +100,15 @@ class Connection:
                 self._open(calling, called)
 
     def _open(self, calling: str, called: str) -> None:
-        intake = self._server.intake
+        intake = self._associations.intake
         self._number = intake.new_association()
         self._facts = {"calling": calling, "called": called, "peer": self.visit.address}
         self._fits = wire.payload_size(self._dimse.maximum_pdu_size)
         engine = Engine(context=self._context, answer=self._answer, other=self._other)
-        self._storing = Storing(Association(self._number, calling, called), intake, engine, self._server.listen.instance_s)
+        self._storing = Storing(Association(self._number, calling, called), intake, engine, self._associations.listen.instance_s)
         self._dimse.storing = self._storing
         if isinstance(self._dul, LaneDul):
-            listen = self._server.listen
+            listen = self._associations.listen
             self._lane = Lane(self._stream, self._storing, idle_s=listen.idle_s, max_pdu=listen.max_pdu)
             self._dul.lane = self._lane
         self._note("open", 0)
@@ -131,11 +132,11 @@ class Connection:
             if self._storing is not None:
                 self._storing.close()
                 self._note(ended, self._storing.kept)
-        self._server.connections.discard(self)
+        self._associations.connections.discard(self)
 
     def _note(self, ended: str, instances: int) -> None:
         try:
-            self._server.intake.note_association(self._number, **self._facts, ended=ended, instances=instances)
+            self._associations.intake.note_association(self._number, **self._facts, ended=ended, instances=instances)
         except OSError as error:
             _log.warning("association %d: what became of it cannot be noted: %s", self._number, error.strerror)
 
@@ -161,68 +162,67 @@ def _acceptable(offers: "list[PresentationContext]") -> "list[PresentationContex
     return [build_context(abstract, list(taken)) for abstract, taken in syntaxes.items()]
 
 
-class _Handler(RequestHandler):
-    """Meets a peer in a thread of its own: pynetdicom hears of it only when it asks to associate."""
-
-    server: "Listener"
-
-    def handle(self) -> None:
-        visit = self.server.admission.arrive(self.client_address[0], self.request)
-        try:
-            threading.Thread(target=self._meet, args=(visit,), name="dicomrx-meet", daemon=True).start()
-        except RuntimeError:  # no more threads
-            visit.leave()
-            raise
-
-    def _meet(self, visit: Visit) -> None:
-        listen = self.server.listen
-        try:
-            first = door.request(visit, self.server.tls)
-            self.request = visit.client
-            stream = Stream(visit.client, listen.read_s, first)
-            Connection(self._create_association(), self.server, stream, visit).start()
-        except Exception as error:  # noqa: BLE001 - whatever it was, the connection gives its place back
-            visit.leave()
-            visit.client.close()
-            if not isinstance(error, OSError):
-                self.server.handle_error(self.request, self.client_address)
-
-
-class Listener(AssociationServer):
-    """The listening socket; binds when made, and raises OSError where that fails."""
-
-    request_queue_size = 128
+class Associations:
+    """Those of one process, and what they share. Raises ConfigError for a certificate that cannot be used."""
 
     def __init__(self, listen: Listen, intake: Intake) -> None:
         quiet()
-        self.admission = Admission(listen)
-        self.tls = door.tls_context(listen)
-        ae = AE(listen.ae_title.strip())
-        ae.implementation_class_uid = UID(wire.IMPLEMENTATION_CLASS_UID)
-        ae.implementation_version_name = wire.IMPLEMENTATION_VERSION
-        ae.maximum_pdu_size = listen.max_pdu
-        ae.maximum_associations = 1 << 30  # `Admission` counts; pynetdicom would count those that only wait
         self.listen = listen
         self.intake = intake
         self.connections: set[Connection] = set()
-        super().__init__(ae, (listen.host, listen.port), ae.ae_title, [build_context(VERIFICATION)], request_handler=_Handler)
+        self._tls = door.tls_context(listen)
+        self._ae = AE(listen.ae_title.strip())
+        self._ae.implementation_class_uid = UID(wire.IMPLEMENTATION_CLASS_UID)
+        self._ae.implementation_version_name = wire.IMPLEMENTATION_VERSION
+        self._ae.maximum_pdu_size = listen.max_pdu
+        self._ae.maximum_associations = 1 << 30  # `Admission` counts; pynetdicom would count those that only wait
 
-    def verify_request(self, _request: _Request, client_address: tuple[str, int]) -> bool:
-        """Turn away, before a thread is made for it, who may not even ask."""
-        return self.admission.lets_in(client_address[0])
-
-    def service_actions(self) -> None:
-        """Hang up on who waits for too long; called ten times a second, so without pynetdicom's own collection of garbage."""
-        self.admission.hang_up_on_overdue()
-
-    def get_request(self) -> tuple[socket.socket, tuple[str, int]]:
-        """Raises OSError; at the limit of descriptors only after a moment, for the loop above asks again at once."""
+    def meet(self, visit: Visit) -> None:
+        """Serve a visit, in threads of its own: pynetdicom hears of it only when it asks to associate."""
         try:
-            return super().get_request()
-        except OSError:
-            time.sleep(0.05)
-            raise
+            threading.Thread(target=self._meet, args=(visit,), name="dicomrx-meet", daemon=True).start()
+        except RuntimeError as error:  # no more threads
+            _give_back(visit, error)
 
-    def handle_error(self, _request: _Request, _client_address: tuple[str, int]) -> None:
-        """A connection that could not be served, for want of threads or descriptors; socketserver closes it."""
-        _log.error("a connection could not be served (%s)", type(sys.exception()).__name__)
+    def _meet(self, visit: Visit) -> None:
+        try:
+            first = door.request(visit, self._tls)
+            stream = Stream(visit.client, self.listen.read_s, first)
+            Connection(self._association(visit.address), self, stream, visit).start()
+        except Exception as error:  # noqa: BLE001 - whatever it was, the connection gives its place back
+            _give_back(visit, error)
+
+    def _association(self, address: str) -> PeerAssociation:
+        """What pynetdicom's own server would make."""
+        association = PeerAssociation(self._ae, MODE_ACCEPTOR)
+        association.acceptor.maximum_length = self._ae.maximum_pdu_size
+        association.acceptor.ae_title = self._ae.ae_title
+        association.acceptor.implementation_class_uid = self._ae.implementation_class_uid
+        association.acceptor.implementation_version_name = self._ae.implementation_version_name
+        association.requestor.address_info = AddressInformation(address, 0)
+        return association
+
+    def stop(self, grace_s: float) -> bool:
+        """Let associations end within `grace_s`, abort those left; True where one was cut."""
+        self._wait(grace_s)
+        left = self.connections.copy()
+        for connection in left:
+            connection.abort()
+        self._wait(_ABORT_S)
+        for connection in self.connections.copy():
+            connection.hang_up()
+        self._wait(_HANG_UP_S)
+        return any(connection.visit.admitted for connection in left)
+
+    def _wait(self, seconds: float) -> None:
+        deadline = time.monotonic() + seconds
+        while self.connections and time.monotonic() < deadline:
+            time.sleep(0.02)
+
+
+def _give_back(visit: Visit, error: Exception) -> None:
+    """A connection that could not be served: that its peer has gone is nothing to speak of."""
+    visit.leave()
+    visit.client.close()
+    if not isinstance(error, OSError):
+        _log.error("a connection could not be served (%s)", type(error).__name__)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from dicomrx.spool import durable
-from dicomrx.spool.durable import RunDirectory
+from dicomrx.spool.runs import RunDirectory
 
 _ID: Final = "id"
 _STATE: Final = "state"

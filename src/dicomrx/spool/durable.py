@@ -1,22 +1,22 @@
 """Link, rename, flock and fsync: the only module that calls them, so that durability is decided in one place.
 
-New files are written in a run directory, fsynced and then **linked** to their final name: nothing is ever overwritten, and
-a reader never sees half a file. A run directory is held by flock; one whose flock can be taken belongs to a dead process.
+New files are written in a run directory (`runs`), fsynced and then **linked** to their final name: nothing is ever overwritten,
+and a reader never sees half a file.
 """
 
 import contextlib
 import ctypes
 import errno
 import fcntl
-import itertools
 import os
-import secrets
 import shutil
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Final, Self
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from dicomrx.spool.runs import RunDirectory
 
 LOCK_PATIENCE_S: Final = 1.0
 _DIR_MODE: Final = 0o770  # the umask narrows it: 0077 alone, 0007 for one group
@@ -265,6 +265,25 @@ def locked(path: Path) -> Iterator[None]:
         os.close(fd)
 
 
+def hold(folder: Path) -> int:
+    """Hold an exclusive flock on `folder` until the descriptor returned is closed, waiting for it; raises FileNotFoundError."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    fcntl.flock(fd, fcntl.LOCK_EX)
+    return fd
+
+
+def try_hold(folder: Path, patience_s: float) -> int | None:
+    """The same, trying it for so long where readers probe it; None where another holds it or it is gone."""
+    try:
+        fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    if not _flock_now(fd, fcntl.LOCK_SH):  # held, not probed: that may last
+        os.close(fd)
+        return None
+    return _patiently(fd, patience_s)
+
+
 def try_lock(path: Path) -> int | None:
     """Take the lock file `path` until the descriptor returned is closed; None where another process holds it.
 
@@ -310,86 +329,6 @@ def _flock_now(fd: int, kind: int) -> bool:
     return True
 
 
-_ours: Final[set[Path]] = set()  # the run directories of this process, which are never dead
-
-
-class RunDirectory:
-    """Where one process keeps what it has not finished; held by flock while it lives.
-
-    `name` is what others see: the run id, eight hex digits, with a prefix where the caller gives one.
-    """
-
-    def __init__(self, parent: Path, prefix: str = "", run: str | None = None) -> None:
-        self.run = run or secrets.token_hex(4)
-        self.path = parent / f"{prefix}{self.run}"
-        self._numbers = itertools.count(1)
-        make_directory(parent)
-        self._fd = self._start()
-
-    def _start(self) -> int:
-        # Made under a dot name and locked before anyone can see it: a starter that sweeps must never find it unlocked.
-        hidden = self.path.with_name(f".{self.path.name}")
-        while True:
-            hidden.mkdir(mode=_DIR_MODE)
-            fd = -1
-            try:
-                fd = os.open(hidden, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-                fcntl.flock(fd, fcntl.LOCK_EX)
-                hidden.rename(self.path)
-            except FileNotFoundError:  # a sweeper was faster than our lock
-                if fd >= 0:
-                    os.close(fd)
-                continue
-            sync_directory(self.path.parent)
-            _ours.add(self.path)
-            return fd
-
-    def new_path(self, suffix: str = ".part") -> Path:
-        """A name that nothing in this directory has had yet."""
-        return self.path / f"{next(self._numbers)}{suffix}"
-
-    def close(self, *, keep: bool = False) -> None:
-        """Give the directory up: removed, unless it is to be found as a dead one (`keep`)."""
-        if not keep:
-            remove_tree(self.path)
-        _ours.discard(self.path)
-        os.close(self._fd)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.close()
-
-
-def dead_run_directories(parent: Path, patience_s: float = 0.0) -> Iterator[Path]:
-    """The run directories under `parent` whose process is gone, dot names among them, each held while it is yielded.
-
-    `patience_s` is how long a lock is tried where readers may hold it for an instant. A hidden directory is looked at only
-    after a moment: its starter may be between making and locking it.
-    """
-    for path in sorted(parent.iterdir()) if parent.is_dir() else []:
-        if path in _ours or path.is_symlink() or not path.is_dir():  # is_dir: it may be gone by now
-            continue
-        if path.name.startswith("."):
-            time.sleep(0.05)
-        fd = _lock_dead(path, patience_s)
-        if fd is None:
-            continue
-        try:
-            yield path
-        finally:
-            os.close(fd)
-
-
-def _lock_dead(path: Path, patience_s: float) -> int | None:
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return None
-    return _patiently(fd, patience_s)
-
-
 def _patiently(fd: int, patience_s: float) -> int | None:
     """Try an exclusive flock for so long; the descriptor is closed where it is not to be had."""
     deadline = time.monotonic() + patience_s
@@ -399,9 +338,3 @@ def _patiently(fd: int, patience_s: float) -> int | None:
             return None
         time.sleep(0.02)
     return fd
-
-
-def sweep(parent: Path) -> None:
-    """Remove what dead processes left unfinished under `parent`."""
-    for path in dead_run_directories(parent):
-        remove_tree(path)

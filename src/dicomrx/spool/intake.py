@@ -13,14 +13,15 @@ import os
 import threading
 from typing import Final
 
-from dicomrx.spool import durable
-from dicomrx.spool.durable import RunDirectory
+from dicomrx.spool import durable, runs
 from dicomrx.spool.layout import Spool
 from dicomrx.spool.ledger import Fate
 from dicomrx.spool.names import Arrival, part_name, stamp
+from dicomrx.spool.runs import RunDirectory
 
 OPEN: Final = "open"
 CLOSED: Final = "closed"
+_LOOKS: Final = 32  # each of eight receivers looks after a quarter of its share
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +42,7 @@ class Intake:
         self._associations = itertools.count(1)
         self._run = _Run(spool)
         self._open = True
-        for path in durable.dead_run_directories(spool.receiving, durable.LOCK_PATIENCE_S):
+        for path in runs.dead(spool.receiving, durable.LOCK_PATIENCE_S):
             durable.remove_tree(path)
 
     def new_association(self) -> int:
@@ -69,7 +70,7 @@ class Intake:
     def spend(self, count: int) -> None:
         """So many bytes will be written; raises OSError ENOSPC where there is no room.
 
-        The disk is looked at again when a quarter of what was left has been written: the later stages write too.
+        The disk is looked at again long before what was left has been written: the later stages write too, and other workers.
         """
         self._unseen += count
         if not self._open or self._unseen > self._look_after:
@@ -85,7 +86,7 @@ class Intake:
         with self._lock, contextlib.suppress(OSError):
             left = self._spool.free_bytes() - self._min_free
             self._unseen = 0
-            self._look_after = left // 4
+            self._look_after = left // _LOOKS
             if self._open and left <= 0:
                 self._close()
             elif not self._open and left > 0:

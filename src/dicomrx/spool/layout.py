@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 from dicomrx.errors import CannotCreateError, NoInputError, PermissionRefused, is_machine_error
-from dicomrx.spool import durable
+from dicomrx.spool import durable, runs
 from dicomrx.spool.binding import Binding
 from dicomrx.spool.clock import SpoolClock
-from dicomrx.spool.durable import RunDirectory
 from dicomrx.spool.ledger import Ledger
 from dicomrx.spool.names import Arrival, part_begin, run_start, visible
+from dicomrx.spool.runs import RunDirectory
 
 MARKER: Final = ".complete"
 ARRIVED: Final = ".arrived"
@@ -246,14 +246,14 @@ class Spool:
 
     def sweep(self) -> None:
         """Remove what dead processes left unfinished; what one had in hand gets a strike."""
-        for path in durable.dead_run_directories(self.run_dir / "tmp"):
+        for path in runs.dead(self.run_dir / "tmp"):
             for hand in path.glob(f"{_IN_HAND}*"):
                 for held in map(Path, map(os.fsdecode, hand.read_bytes().split(b"\0"))):
                     if held.name and os.path.lexists(held):
                         self.strike(held.name)
             durable.remove_tree(path)
         if self.zips.is_dir():
-            durable.sweep(self.zips / ".tmp")
+            runs.sweep(self.zips / ".tmp")
 
 
 def _not_ours(root: Path) -> str:

@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from dicomrx.errors import ConfigError, PermissionRefused
 from dicomrx.spool import durable
+from dicomrx.spool.runs import RunDirectory
 
 _LENGTH: Final = 32
 _NONCE: Final = 12
@@ -73,7 +74,7 @@ def _hkdf(secret: bytes, use: bytes, salt: bytes | None = None) -> bytes:
     return HKDF(algorithm=SHA256(), length=_LENGTH, salt=salt, info=b"dicomrx v1 " + use).derive(secret)
 
 
-def make_site_key(path: Path, scratch: durable.RunDirectory) -> None:
+def make_site_key(path: Path, scratch: RunDirectory) -> None:
     """Make a key file of 32 random bytes, base64; raises FileExistsError where there is one."""
     part = scratch.new_path()
     # Not by `publish`, whose files a group may read where the spool has one.

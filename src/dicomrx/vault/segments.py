@@ -29,7 +29,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from dicomrx.errors import NoInputError, PermissionRefused
 from dicomrx.spool import durable
-from dicomrx.spool.durable import RunDirectory
+from dicomrx.spool.runs import RunDirectory
 from dicomrx.vault.keys import record_key
 
 SUFFIX: Final = ".seg"

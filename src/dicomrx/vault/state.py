@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Final, Self
 
 from dicomrx.errors import CannotCreateError, ConfigError, NoInputError, PermissionRefused
-from dicomrx.spool import durable
-from dicomrx.spool.durable import RunDirectory
+from dicomrx.spool import durable, runs
+from dicomrx.spool.runs import RunDirectory
 from dicomrx.text import safe
 from dicomrx.vault import keys
 from dicomrx.vault.audit import AuditLog
@@ -70,7 +70,7 @@ class State:
         run = None
         try:
             made = _make(path)
-            durable.sweep(path / _SCRATCH)
+            runs.sweep(path / _SCRATCH)
             run = RunDirectory(path / _SCRATCH)
             state = cls(path, run)
         except BaseException as error:

@@ -11,7 +11,7 @@ from typing import BinaryIO, Final, NamedTuple
 
 from dicomrx.errors import PermissionRefused
 from dicomrx.spool import durable
-from dicomrx.spool.durable import RunDirectory
+from dicomrx.spool.runs import RunDirectory
 from dicomrx.vault.identities import Patient
 from dicomrx.vault.index import Index
 from dicomrx.vault.keys import Keys

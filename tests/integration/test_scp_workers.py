@@ -1,0 +1,234 @@
+"""`dicomrx scp` as a parent that listens and admits, and two workers that serve."""
+
+import contextlib
+import os
+import signal
+import socket
+import ssl
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from dicomrx.errors import UnavailableError
+from dicomrx.network import wire
+from dicomrx.network.client import Association
+from dicomrx.network.link import Link
+from dicomrx.network.refusals import Refusal
+from dicomrx.network.sender import echo
+from dicomrx.network.visit import Visit
+from dicomrx.network.workers import Workers
+from tests.acceptance.pipeline import Pipeline, children, stop
+from tests.integration.certificates import Authority
+from tests.integration.scp_rig import CT, EXPLICIT, TITLES, data_set_of, eventually, store, store_command
+
+pytestmark = pytest.mark.slow
+
+NewPipeline = Callable[..., Pipeline]
+
+
+@pytest.fixture
+def pipeline(new_pipeline: NewPipeline) -> Pipeline:
+    if (os.cpu_count() or 1) < 2:
+        pytest.skip("one core: one process")
+    return new_pipeline(WORKERS=2)
+
+
+@contextlib.contextmanager
+def receiver(pipeline: Pipeline) -> Iterator[subprocess.Popen[bytes]]:
+    """One whose two workers both serve."""
+    with pipeline.running("scp") as process:
+        both_serve(pipeline, process)
+        yield process
+
+
+def both_serve(pipeline: Pipeline, process: subprocess.Popen[bytes]) -> None:
+    """Until an association goes to each of two: a worker that has one is given none while the other has none."""
+
+    def each_has_one() -> bool:
+        with associated(pipeline), associated(pipeline):
+            runs = [path for path in (pipeline.storage / ".run" / "associations").iterdir() if b'"open"' in path.read_bytes()]
+            return len({path.name for path in runs} & {run.name.rpartition(".")[2] for run in run_directories(pipeline)}) == 2
+
+    eventually(each_has_one, 30)
+    assert len(workers(process)) == 2
+
+
+def workers(process: subprocess.Popen[bytes]) -> list[int]:
+    return children(process.pid).get("scp", [])
+
+
+def run_directories(pipeline: Pipeline) -> list[Path]:
+    return sorted((pipeline.storage / "receiving").iterdir())
+
+
+def associated(pipeline: Pipeline, address: str = "127.0.0.1") -> Association:
+    stream = socket.socket()
+    stream.settimeout(10)
+    stream.bind((address, 0))
+    stream.connect(("127.0.0.1", pipeline.port))
+    association = Association(stream, "the receiver")
+    try:
+        association._negotiate(TITLES, [(1, CT, [EXPLICIT])])
+    except BaseException:
+        stream.close()
+        raise
+    return association
+
+
+def lets_in(pipeline: Pipeline, address: str) -> bool:
+    try:
+        associated(pipeline, address).release()
+    except UnavailableError:
+        return False
+    return True
+
+
+def served_by(association: Association, data: bytes, pipeline: Pipeline) -> str:
+    """The run of the worker that kept an instance of this association."""
+    assert store(association, data) == 0
+    (path,) = [path for path in pipeline.incoming() if data_set_of(path) == data]
+    return path.name.split(".")[2].partition("-")[0]
+
+
+def test_associations_are_spread_over_both_and_their_number_is_limited_in_all(new_pipeline: NewPipeline, pipeline: Pipeline) -> None:
+    pipeline.env["DICOM_RECEIVER_MAX_CONNECTIONS"] = "6"
+    with receiver(pipeline), contextlib.ExitStack() as stack:
+        ours = [stack.enter_context(associated(pipeline)) for _ in range(4)]
+        runs = [served_by(association, f"{n} ".encode(), pipeline) for n, association in enumerate(ours)]
+        assert sorted(map(runs.count, set(runs))) == [2, 2]
+        assert not lets_in(pipeline, "127.0.0.1")
+        for address in ("127.0.0.2", "127.0.0.3"):
+            stack.enter_context(associated(pipeline, address))
+        assert not lets_in(pipeline, "127.0.0.4")
+        ours[0].release()
+        eventually(lambda: lets_in(pipeline, "127.0.0.4"))
+
+
+def test_a_worker_that_dies_takes_no_other_with_it_gives_its_places_back_and_is_replaced(pipeline: Pipeline) -> None:
+    pipeline.env["DICOM_RECEIVER_MAX_CONNECTIONS"] = "4"
+    with receiver(pipeline) as process, associated(pipeline) as one, associated(pipeline) as other:
+        before = run_directories(pipeline)
+        victim = served_by(one, b"first", pipeline)
+        assert served_by(other, b"second", pipeline) != victim
+        one.write([wire.p_data(1, b"\3" + store_command())])
+        eventually(lambda: list((pipeline.storage / "receiving").glob(f"*.{victim}/*.part")))
+        os.kill(owner(workers(process), pipeline, victim), signal.SIGKILL)
+        assert store(other, b"third") == 0
+        eventually(lambda: len(workers(process)) == 2, 20)
+        eventually(
+            lambda: len(run_directories(pipeline)) == 2 and not any(path.name.endswith(victim) for path in run_directories(pipeline)), 20
+        )
+        assert len(set(before) & set(run_directories(pipeline))) == 1  # the other lives on in its own
+        with associated(pipeline) as third:
+            assert store(third, b"fourth") == 0
+        one._stream.close()
+    assert {data_set_of(path) for path in pipeline.incoming()} == {b"first", b"second", b"third", b"fourth"}
+    assert run_directories(pipeline) == []
+
+
+def owner(pids: list[int], pipeline: Pipeline, run: str) -> int:
+    """Which of the processes has this run directory open."""
+    (path,) = (pipeline.storage / "receiving").glob(f"*.{run}")
+    opened = {pid: [os.readlink(fd) for fd in Path(f"/proc/{pid}/fd").iterdir() if fd.is_symlink()] for pid in pids}
+    return next(pid for pid, targets in opened.items() if str(path) in targets)
+
+
+def test_workers_die_with_their_parent_and_the_next_receiver_takes_over_at_once(pipeline: Pipeline) -> None:
+    with receiver(pipeline) as process, associated(pipeline) as one, associated(pipeline) as other:
+        assert [store(one, b"first"), store(other, b"second")] == [0, 0]
+        one.write([wire.p_data(1, b"\3" + store_command())])
+        eventually(lambda: list((pipeline.storage / "receiving").glob("*/*.part")))
+        orphans = workers(process)
+        process.kill()
+        process.wait()
+        eventually(lambda: not any(Path(f"/proc/{pid}").exists() for pid in orphans))
+        for association in (one, other):
+            association._stream.close()
+        assert len(run_directories(pipeline)) == 2
+        with receiver(pipeline):
+            assert len(run_directories(pipeline)) == 2
+            assert list((pipeline.storage / "receiving").glob("*/*.part")) == []
+    assert {data_set_of(path) for path in pipeline.incoming()} == {b"first", b"second"}
+
+
+def test_a_stop_lets_the_associations_of_both_end_and_leaves_nothing(pipeline: Pipeline) -> None:
+    with receiver(pipeline) as process, associated(pipeline) as one, associated(pipeline) as other:
+        process.terminate()
+        eventually(lambda: not echo("127.0.0.1", pipeline.port))
+        assert [store(one, b"first"), store(other, b"second")] == [0, 0]
+        one.release()
+        other.release()
+        assert stop(process) == 0
+    assert run_directories(pipeline) == []
+    assert len(pipeline.incoming()) == 2
+
+
+def test_a_setting_that_no_worker_can_use_ends_the_receiver(pipeline: Pipeline) -> None:
+    done = pipeline.run("scp", code=78, DICOM_RECEIVER_TLS_KEY="/nowhere.pem")
+    assert "TLS_CERT" in done.stderr
+
+
+def test_the_handshake_of_tls_is_the_workers(pipeline: Pipeline, tmp_path: Path) -> None:
+    authority = Authority(tmp_path / "ca", "ours")
+    pipeline.env["DICOM_RECEIVER_TLS_CERT"] = str(authority.issue("localhost"))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.load_verify_locations(authority.certificate)
+
+    def stored() -> bool:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", pipeline.port), 10) as plain:
+            association = Association(context.wrap_socket(plain), "the receiver")
+            association._negotiate(TITLES, [(1, CT, [EXPLICIT])])
+            with association:
+                return store(association, b"data") == 0
+        return False
+
+    process = pipeline.start("scp")
+    try:
+        eventually(stored, 20)
+    finally:
+        stop(process)
+    assert [data_set_of(path) for path in pipeline.incoming()] == [b"data"]
+
+
+class Doorkeeper:
+    """Lets everybody in, and tells who has left."""
+
+    def __init__(self) -> None:
+        self.left: list[int] = []
+
+    def admit(self, visit: Visit, called: str, calling: str, *, room: bool) -> Refusal | None:
+        return None
+
+    def turn_away(self, visit: Visit, setting: str, why: str) -> None:
+        raise AssertionError
+
+    def leave(self, visit: Visit) -> None:
+        self.left.append(visit.number)
+
+
+def test_where_no_worker_takes_a_visit_it_leaves() -> None:
+    doorkeeper, workers = Doorkeeper(), Workers()
+    ours, theirs = socket.socketpair()
+    with theirs:
+        workers.meet(Visit(doorkeeper, 7, "10.0.0.1", ours))
+        assert theirs.recv(1) == b""
+    assert doorkeeper.left == [7]
+
+
+def test_the_visits_of_a_worker_that_is_gone_leave_and_one_that_was_never_ready_had_none() -> None:
+    doorkeeper, workers = Doorkeeper(), Workers()
+    ready, silent = workers.connect(), workers.connect()
+    Link(ready).say("ready")
+    eventually(workers.able)
+    ours, theirs = socket.socketpair()
+    with theirs:
+        workers.meet(Visit(doorkeeper, 7, "10.0.0.1", ours))
+        assert doorkeeper.left == []
+        ready.close()
+        silent.close()
+        assert theirs.recv(1) == b""
+    eventually(lambda: not workers.able())
+    assert doorkeeper.left == [7]
