@@ -4,8 +4,8 @@ Run it beside a running gateway, as a daemon or from cron:
 
     python examples/own_stage.py /var/lib/dicomrx/spool/storage /var/lib/dicomrx/spool/zips [--once]
 
-It needs no more than this file. To make it a command of its own (`dicomrx prune`), put the class under `dicomrx/stages/` and
-a line into `dicomrx/stages/__init__.py`.
+It needs no more than this file. To make it a command of its own (`dicomrx prune`), put the class under `dicomrx/stages/`, a line into
+`dicomrx/stages/__init__.py` and a command like that of `watch` into `dicomrx/cli/stage_commands.py` and `app.py`.
 """
 
 import sys

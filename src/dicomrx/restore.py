@@ -76,7 +76,8 @@ def restore(source: Path, out: Path, originals: Originals) -> Report:
 def _inside(name: str) -> NoInputError | None:
     """What is wrong with a name in a zip; None where it stays below the place that is written to."""
     path = PurePosixPath(name)
-    return NoInputError("its name leads out of the zip") if path.is_absolute() or ".." in path.parts else None
+    stays = path.name and not path.is_absolute() and ".." not in path.parts
+    return None if stays else NoInputError("its name leads out of the zip")
 
 
 def _one(file: Opened, name: str, target: Path, originals: Originals, report: Report) -> None:

@@ -202,3 +202,22 @@ def test_a_spool_that_this_user_may_not_read_is_named_and_ends_with_77(tmp_path:
         pytest.skip("the other user may not read this checkout")
     assert done.returncode == 77, done.stderr
     assert str(tmp_path / "spool") in done.stderr
+
+
+@pytest.mark.needs_tool("setpriv")
+@pytest.mark.parametrize("command", [["map", "import"], ["anonymize", "--explain"]])
+def test_a_file_that_this_user_may_not_read_ends_with_77_and_not_as_wrong_usage(tmp_path: Path, command: list[str]) -> None:
+    path = tmp_path / "shut"
+    path.write_text("patient_id,pseudonym")
+    path.chmod(0)
+    powerless = ["setpriv", "--bounding-set", "-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
+    done = subprocess.run(
+        [*powerless, sys.executable, "-m", "dicomrx", *command, str(path)],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 77, done.stderr
+    assert str(path) in done.stderr

@@ -282,6 +282,26 @@ def test_no_new_attempt_begins_after_the_time_of_one_pass(tmp_path: Path, monkey
         assert numbers(api) == (1, 1, 0)
 
 
+def test_a_pause_that_is_longer_than_a_pass_is_left_to_the_next_one(tmp_path: Path) -> None:
+    stamina.set_testing(False)
+    with serve(tmp_path, *[Fault(status=500)] * 99) as api, pytest.raises(UploadDeferred) as deferred:
+        send(api, retry_delay=600.0)
+    assert numbers(api) == (1, 1, 0)
+    assert deferred.value.retry_in == 600
+
+
+@pytest.mark.parametrize(("retry_delay", "attempts"), [(600.0, 1), (0.0, 1051)], ids=["long pauses", "none"])
+def test_any_number_of_retries_can_be_set(retry_delay: float, attempts: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """2.0**1024 is no number."""
+    stamina.set_testing(False)
+    monkeypatch.setattr("dicomrx.api.client.RETRY_TIMEOUT_S", 500.0)
+    api = serve(tmp_path)
+    api.close_port()
+    with pytest.raises(UploadDeferred) as deferred:
+        send(api, retries=1050, retry_delay=retry_delay, username=None, password=None, token="t")
+    assert deferred.value.attempts == attempts
+
+
 # --- ambiguous or not -------------------------------------------------------------------------------------------------
 
 

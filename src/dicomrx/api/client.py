@@ -1,7 +1,10 @@
 """Sends zipped studies to the REST API, and says what became of each."""
 
 import logging
-from dataclasses import dataclass
+import random
+import time
+from dataclasses import dataclass, field
+from functools import partial
 from types import TracebackType
 from typing import BinaryIO, Final, Self
 
@@ -22,6 +25,7 @@ _ABOUT_THE_STUDY: Final = frozenset({400, 413, 415, 422})
 _CONFLICT: Final = 409
 _UNAUTHORIZED: Final = 401
 _DETAIL: Final = 300
+_MOST_DOUBLINGS: Final = 30
 # After the silence that is granted, for what there is to say.
 _ANSWER_S: Final = 30.0
 _CONFLICT_ADVICE: Final = "It has something in this study's place that no upload of ours can have brought: look there"
@@ -50,6 +54,7 @@ class _Upload:
     resend: bool
     journal: Journal
     attempts: int = 0
+    began: float = field(default_factory=time.monotonic)
 
 
 class ApiClient:
@@ -128,14 +133,7 @@ class ApiClient:
         """
         upload = _Upload(file, filename, key, may_have_arrived, resend, journal)
         try:
-            for attempt in stamina.retry_context(
-                on=_wait,
-                attempts=self._max_retries + 1,
-                timeout=RETRY_TIMEOUT_S,
-                wait_initial=self._retry_delay,
-                wait_max=max(RETRY_TIMEOUT_S, self._retry_delay),
-                wait_jitter=min(1.0, self._retry_delay),
-            ):
+            for attempt in stamina.retry_context(on=partial(self._retry_in, upload), attempts=self._max_retries + 1, timeout=None):
                 with attempt:
                     upload.attempts = attempt.num
                     return self._attempt(upload)
@@ -145,6 +143,21 @@ class ApiClient:
             error.attempts, error.ambiguous = upload.attempts, upload.ambiguous
             raise
         raise AssertionError  # the loop above returns or raises
+
+    def _retry_in(self, upload: _Upload, error: Exception) -> bool | float:
+        """Seconds until the next attempt of this pass; False for a longer wait too: nobody's worker sleeps through it."""
+        if not isinstance(error, TryLater) or not error.in_this_pass:
+            return False
+        pause = self._pause(upload, error)
+        if error.retry_after is None:
+            pause += random.uniform(0.0, min(1.0, self._retry_delay))  # noqa: S311  so that not all come again at once
+        return pause if time.monotonic() - upload.began + pause <= RETRY_TIMEOUT_S else False
+
+    def _pause(self, upload: _Upload, error: TryLater) -> float:
+        """Seconds until the next attempt, in this pass or another."""
+        if error.retry_after is not None:
+            return error.retry_after
+        return self._retry_delay * 2.0 ** min(upload.attempts - 1, _MOST_DOUBLINGS)
 
     def _attempt(self, upload: _Upload) -> Accepted:
         token = self._session.token()
@@ -202,24 +215,13 @@ class ApiClient:
             refused = DestinationRefused(message)
             refused.attempts, refused.ambiguous = upload.attempts, upload.ambiguous
             return refused
-        wait = self._retry_delay * 2**self._max_retries if error.retry_after is None else error.retry_after
         return UploadDeferred(
             message,
-            min(wait, MAX_RETRY_AFTER_S),
+            min(self._pause(upload, error), MAX_RETRY_AFTER_S),
             attempts=upload.attempts,
             ambiguous=upload.ambiguous,
             unreachable=error.unreachable,
         )
-
-
-def _wait(error: Exception) -> bool | float:
-    """Whether to retry, or after how many seconds: stamina bounds neither its backoff nor this by its timeout."""
-    if not isinstance(error, TryLater) or not error.in_this_pass:
-        return False
-    if error.retry_after is None:
-        return True
-    # A longer wait is the next pass's: nobody's worker sleeps through it.
-    return error.retry_after if error.retry_after <= RETRY_TIMEOUT_S else False
 
 
 def _log_retry(details: RetryDetails) -> None:

@@ -12,9 +12,10 @@ from pydicom.datadict import keyword_for_tag
 from dicomrx import deid
 from dicomrx.deid.explaining import Row
 from dicomrx.deid.structure import text_of
-from dicomrx.errors import NoInputError, PermissionRefused, Reject
+from dicomrx.errors import DicomrxError, NoInputError, PermissionRefused, Reject
 from dicomrx.profiles import Profiles
 from dicomrx.settings import Settings
+from dicomrx.sources import opened
 from dicomrx.stages.anonymize import who_of
 from dicomrx.text import safe
 from dicomrx.vault import Placeholders, State, Who
@@ -30,12 +31,14 @@ _WORDS: Final = {"X": "remove", "Z": "empty", "D": "dummy", "U": "new UID", "K":
 
 
 def explained(path: Path, settings: Settings) -> Iterator[str]:
-    """What would happen to each element of a file, and to the file; raises NoInputError where there is none."""
+    """What would happen to each element of a file, and to the file; raises NoInputError and PermissionRefused."""
     if not path.is_file():
         msg = f"{path} is no file"
         raise NoInputError(msg)
     profiles = Profiles.of(settings)
-    with path.open("rb") as file:
+    for _, file in opened(path):
+        if isinstance(file, DicomrxError):
+            raise PermissionRefused(f"{path}: {file}")
         try:
             instance = deid.read(file)
         except Reject as never:

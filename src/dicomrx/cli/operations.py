@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from dicomrx.cli.options import with_settings
+from dicomrx.cli.options import path_argument, path_option, with_settings
 from dicomrx.errors import CannotCreateError, NoInputError, UsageError
 from dicomrx.settings import TABLE, Resolution, rows
 from dicomrx.text import safe
@@ -22,9 +22,9 @@ patient_map = typer.Typer(no_args_is_help=True, help="Which patient has which nu
 def restore(
     resolution: Resolution,
     *,
-    anon: Annotated[Path, typer.Argument(metavar="ANON", help="anonymized file, folder or zip")],
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="where the originals go")],
-    map_file: Annotated[Path | None, typer.Option("--map-file", help="patient_info_map.json of the older tool")] = None,
+    anon: Annotated[Path, path_argument(metavar="ANON", help="anonymized file, folder or zip")],
+    out: Annotated[Path, path_argument(metavar="OUT", help="where the originals go")],
+    map_file: Annotated[Path | None, path_option("--map-file", help="patient_info_map.json of the older tool")] = None,
     every: Annotated[bool, typer.Option("--all", help="every original that became the same file, where there are several")] = False,
 ) -> None:
     """Give the originals back, byte for byte, to those who hold the key."""
@@ -50,7 +50,7 @@ def restore(
 def verify(
     resolution: Resolution,
     *,
-    paths: Annotated[list[Path], typer.Argument(metavar="PATH", help="de-identified files, folders or zips", show_default=False)],
+    paths: Annotated[list[Path], path_argument(metavar="PATH", help="de-identified files, folders or zips", show_default=False)],
 ) -> None:
     """Search de-identified files, their names and zips for every value that was removed from their originals."""
     from dicomrx.cli import running, verifying
@@ -139,7 +139,7 @@ def config(resolution: Resolution, *, as_json: AsJson = False) -> None:
 
 def demo(
     *,
-    keep: Annotated[Path | None, typer.Option("--keep", metavar="DIR", help="new folder that gets everything and stays")] = None,
+    keep: Annotated[Path | None, path_option("--keep", metavar="DIR", help="new folder that gets everything and stays")] = None,
     port: Annotated[int, typer.Option("--port", min=0, max=65535, help="port of the demo's own receiver; 0: any free one")] = 0,
     hospital: Annotated[
         bool, typer.Option("--hospital", help="badly behaved senders instead, and whether each study came out whole")
@@ -196,7 +196,7 @@ def quarantine_requeue(resolution: Resolution, *, name: Name) -> None:
 def map_import(
     resolution: Resolution,
     *,
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="CSV: patient_id,issuer,pseudonym; or patient_info_map.json")],
+    file: Annotated[Path, path_argument(metavar="FILE", help="CSV: patient_id,issuer,pseudonym; or patient_info_map.json")],
 ) -> None:
     """Take over a site's own numbering, the whole file or nothing; later patients get numbers above the highest."""
     from dicomrx.cli import numbering, running

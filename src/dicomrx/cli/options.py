@@ -15,6 +15,10 @@ from dicomrx.text import safe
 
 _STRICT: Final = "strict_config"
 
+# For paths: who may not read what they name is told so by the command, with 77; Typer would call it wrong usage.
+path_argument: Final = functools.partial(typer.Argument, readable=False)
+path_option: Final = functools.partial(typer.Option, readable=False)
+
 COMMON: Final = ("storage_dir", "zip_dir", "spool_group", "durable", "log_level", "log_file", "config")
 SCP: Final = (
     "port",

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from dicomrx.cli import options
-from dicomrx.cli.options import with_settings
+from dicomrx.cli.options import path_option, with_settings
 from dicomrx.errors import UsageError
 from dicomrx.settings import Resolution
 
@@ -15,7 +15,7 @@ Once = Annotated[bool, typer.Option("--once", help="do what is ready, then end (
 Worker = Annotated[bool, typer.Option("--worker", hidden=True)]
 NoSend = Annotated[bool, typer.Option("--no-send", help="only freeze and zip")]
 Explain = Annotated[
-    Path | None, typer.Option("--explain", metavar="FILE", help="print what happens to each element of this file, and write nothing")
+    Path | None, path_option("--explain", metavar="FILE", help="print what happens to each element of this file, and write nothing")
 ]
 Describe = Annotated[bool, typer.Option("--describe", help="print the profile with every rule, and write nothing")]
 Complete = Annotated[

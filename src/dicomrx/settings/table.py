@@ -145,7 +145,9 @@ class Settings:
         (), values.many(values.words), "more words that stand for no patient where an ID or a name should be, such as NOTFALL", kind="list"
     )
     pseudonym: str = _row("sub-%03d", values.pseudonym_format, "what a patient's number is written into; a state keeps its first one")
-    vault_days: int | None = _row(None, values.whole(1), "days that originals are kept; none: for ever", kind="int", unit="days")
+    vault_days: int | None = _row(
+        None, values.whole(1, values.DAYS_MAX), "days that originals are kept; none: for ever", kind="int", unit="days"
+    )
     workers: int | None = _row(
         None, values.whole(1), "workers of a stage (of upload: studies sent at a time); none: by the number of cores", kind="int"
     )
@@ -165,7 +167,11 @@ class Settings:
     )
     cleanup_after_upload: bool = _switch("remove data and zip of a study once its receipt is durable", on=False)
     keep_days: int | None = _row(
-        None, values.whole(0), "days that data and zips of sent studies are kept; none: for ever; receipts stay", kind="int", unit="days"
+        None,
+        values.whole(0, values.DAYS_MAX),
+        "days that data and zips of sent studies are kept; none: for ever; receipts stay",
+        kind="int",
+        unit="days",
     )
     manifest_in_zip: bool = _switch("the zip also holds manifest.json: hashes, profile, and how it was decided to be complete", on=False)
     log_level: str = _choice("INFO", LOG_LEVELS, "least level that is logged")

@@ -4,7 +4,6 @@ A parser raises `ValueError` with the rule that its text breaks, never with the 
 """
 
 import ipaddress
-import math
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -26,6 +25,8 @@ _PSEUDONYM_LENGTH: Final = 40
 _TRUE: Final = frozenset({"true", "1", "yes", "on"})
 _FALSE: Final = frozenset({"false", "0", "no", "off"})
 _PORT_MAX: Final = 65535
+_YEAR_S: Final = 366 * 86400
+DAYS_MAX: Final = 36525  # a century, which every date can lie back
 
 
 class Space(NamedTuple):
@@ -95,15 +96,15 @@ port: Final = whole(0, _PORT_MAX)
 
 
 def seconds(*, zero: bool) -> Parser:
-    """A duration in seconds; `zero` says whether none at all is allowed."""
-    rule = "must be a number of seconds, " + ("0 or more" if zero else "more than 0")
+    """A duration in seconds, of a year at most; `zero` says whether none at all is allowed."""
+    rule = f"must be a number of seconds, {'0 or more' if zero else 'more than 0'} and at most a year ({_YEAR_S})"
 
     def parse(text: str) -> float:
         try:
             number = float(text)
         except ValueError:
             raise ValueError(rule) from None
-        if not math.isfinite(number) or number < 0 or (number == 0 and not zero):
+        if not 0 <= number <= _YEAR_S or (number == 0 and not zero):
             raise ValueError(rule)
         return number
 
