@@ -38,8 +38,8 @@ class Cost(NamedTuple):
     """Of one stage over all instances."""
 
     cpu_ms_per_instance: float
-    peak_mb: float
-    first_s: float
+    peak_mb: float | None = None
+    first_s: float | None = None
 
 
 def arguments():
@@ -50,20 +50,23 @@ def arguments():
 
 
 def receive(places, instances, studies):
-    """A backlog as a receiver leaves it, the studies' images in turns."""
+    """Leave a backlog as a receiver does, the studies' images in turns; returns CPU seconds."""
     storage, zips = places
     with Spool.open(storage, zips, make=True) as spool:
         intake = Intake(spool)
         association = intake.new_association()
         starts = [header(_LOAD, study + 1)[0] for study in range(studies)]
         pixels = bytes(_LOAD.side * _LOAD.side * 2)
+        began = time.process_time()
         for number in range(instances):
             reception = intake.begin(association, number + 1)
             uid = INSTANCE[:-9] + str(10**8 + number)
             reception.write(starts[number % studies].replace(INSTANCE.encode(), uid.encode()), pixels)
             reception.keep()
             reception.drop()
+        spent = time.process_time() - began
         intake.stop(cut=False)
+    return spent
 
 
 def stage(name, places, *options):
@@ -97,8 +100,7 @@ def cell(instances, studies):
             "upload": ["--no-send", "--workers=1"],
         }
         idle = {name: stage(name, places, *options)[0] for name, options in plan.items()}
-        receive(places, instances, studies)
-        told = {}
+        told = {"receive": Cost(1000 * receive(places, instances, studies) / instances)}
         for name, options in plan.items():
             time.sleep(_QUIET_S if name == "watch" else 0)
             cpu, peak, first = stage(name, places, *options)
@@ -113,8 +115,12 @@ def measured(shapes, repeats):
     cells = {}
     for shape in sorted(shapes):
         runs = [cell(*shape) for _ in range(repeats if not cells else 1)]
-        cells[shape] = {name: Cost(*map(statistics.median, zip(*(run[name] for run in runs), strict=True))) for name in _STAGES}
+        cells[shape] = {name: _median([run[name] for run in runs]) for name in runs[0]}
     return cells
+
+
+def _median(costs):
+    return Cost(*(None if None in column else statistics.median(column) for column in zip(*costs, strict=True)))
 
 
 def tell(page, title, cells):
@@ -124,8 +130,16 @@ def tell(page, title, cells):
     for label, told in cells.items():
         for name, cost in told.items():
             base = first[name].cpu_ms_per_instance
-            growth = f"{cost.cpu_ms_per_instance / base:.2f}" if base > _NOISE_MS else "-"
-            rows.append((f"{label:,}", name, f"{cost.cpu_ms_per_instance:.3f}", growth, *map(short, cost[1:])))
+            growth = f"{cost.cpu_ms_per_instance / base:.2f}" if base > _NOISE_MS or name == "receive" else "-"
+            rows.append(
+                (
+                    f"{label:,}",
+                    name,
+                    f"{cost.cpu_ms_per_instance:.3f}",
+                    growth,
+                    *("-" if figure is None else short(figure) for figure in cost[1:]),
+                )
+            )
             raw.append({"at": label, "stage": name, **cost._asdict()})
     bars = {f"{label:,}, anonymize": told["anonymize"].cpu_ms_per_instance for label, told in cells.items()}
     page.table(title, _COLUMNS, rows, Bars("CPU ms / instance", bars))

@@ -29,7 +29,7 @@ _SETTLE_S = 8
 
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__)
-    add_arguments(parser, repeats=15)
+    add_arguments(parser, repeats=9)
     parser.add_argument("--instances", type=int, default=100_000, help="files in studies/")
     parser.add_argument("--idle-s", type=float, default=20, help="for so long each stage is watched")
     chosen = parse(parser)

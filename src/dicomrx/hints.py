@@ -4,10 +4,14 @@ import logging
 import threading
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
-from watchdog.events import FileSystemEvent, FileSystemEventHandler
+from watchdog.events import DirCreatedEvent, DirMovedEvent, FileCreatedEvent, FileMovedEvent, FileSystemEvent, FileSystemEventHandler
 from watchdog.observers import Observer
 from watchdog.observers.api import BaseObserver
+
+# The kernel tells of no others: each worker would be told of every file that any of them opens, closes or removes.
+_EVENTS: Final[list[type[FileSystemEvent]]] = [FileCreatedEvent, FileMovedEvent, DirCreatedEvent, DirMovedEvent]
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +38,7 @@ class Hints:
         observer = Observer()
         try:
             for folder in self._folders:
-                observer.schedule(self._handler, str(folder))
+                observer.schedule(self._handler, str(folder), event_filter=_EVENTS)
             observer.start()
         except OSError as error:  # no inotify instance or watch left: scans alone do
             if not self._told:
@@ -59,6 +63,5 @@ class _Wake(FileSystemEventHandler):
     def __init__(self, wake: threading.Event) -> None:
         self._wake = wake
 
-    def on_any_event(self, event: FileSystemEvent) -> None:
-        if event.event_type in {"created", "moved"}:
-            self._wake.set()
+    def on_any_event(self, _event: FileSystemEvent) -> None:
+        self._wake.set()

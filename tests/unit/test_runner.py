@@ -369,6 +369,22 @@ def test_a_destination_that_refuses_is_asked_less_and_less_often(spool: Spool, m
     assert waited == [2, 4, 8, 16, 30, 30, 30]
 
 
+def test_what_was_deferred_is_not_tried_at_every_look(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(spool, "a")
+    waited: list[float] = []
+    one = Runner(Eat(spool.incoming, raising(Defer("later"))), spool, 0.01)
+
+    def wait(seconds: float | None = None) -> bool:
+        waited.append(seconds or 0)
+        if len(waited) == 3:
+            one._stop.set()
+        return False
+
+    monkeypatch.setattr(one._stop, "wait", wait)
+    one.forever()
+    assert waited == [1, 1, 1]
+
+
 # Strikes of the dead
 
 
