@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import mmap
 import subprocess
 import sys
 import tempfile
@@ -16,13 +15,15 @@ from dicomrx.network.filemeta import read_meta
 from receiving import tree
 from receiving.loads import Load
 from receiving.peers import BARE, MEMORY, Peer, running
+from receiving.sender import Refused, associate
 
 IDEAL = "near-ideal"
 STOCK = {"storescu": ["storescu", "-aec", "DICOMRCV"], "dcmsend": ["dcmsend", "-aec", "DICOMRCV"]}
-IDLE_ASSOCIATIONS, IDLE_S = 32, 10
+IDLE_ASSOCIATIONS, IDLE_S = 32, 5
 _HERE = Path(__file__).parent
 _CELL_S = 180
 _SETTLE_S = 0.05
+_CHUNK = 1 << 20
 
 
 class Failed(Exception):
@@ -43,12 +44,13 @@ class Scenario:
 
 
 class Figures(NamedTuple):
-    """What one run gave; memory is of the receiver's whole tree, and unknown for the bare loop."""
+    """What one run gave; memory is of the receiver's whole tree and of its largest process, and unknown for the bare loop."""
 
     images_per_s: float
     mb_per_s: float
     cpu_s_per_1000: float
     peak_mb: float | None
+    largest_mb: float | None
     identical: int
     images: int
 
@@ -58,18 +60,18 @@ def run(peer: Peer, scenario: Scenario, sources: Sequence[Path], folder: Path) -
     images = list(sources[: scenario.images(peer)])
     measure = _bare if peer.name == BARE else _received
     with _failing(), own_folder(folder) as root:
-        seconds, cpu_s, peak = measure(peer, scenario, images, root / "spool")
+        seconds, cpu_s, *memory = measure(peer, scenario, images, root / "spool")
         identical = _arrived(peer, root / "spool", images)
     megabytes = sum(path.stat().st_size for path in images) / 1e6
     per_1000 = cpu_s * 1000 / len(images)
-    return Figures(len(images) / seconds, megabytes / seconds, per_1000, peak, identical, len(images))
+    return Figures(len(images) / seconds, megabytes / seconds, per_1000, *memory, identical, len(images))
 
 
 @contextlib.contextmanager
 def _failing():
     try:
         yield
-    except (OSError, RuntimeError, subprocess.SubprocessError) as error:
+    except (OSError, RuntimeError, subprocess.SubprocessError, Refused) as error:
         raise Failed(str(error)) from error
 
 
@@ -90,13 +92,13 @@ def _received(peer, scenario, images, folder):
         time.sleep(_SETTLE_S)
         cpu_s = tree.cpu_s(pid) - before[0]
         memory.stop()
-        return seconds, cpu_s, memory.peak / 1e6
+        return seconds, cpu_s, memory.peak / 1e6, memory.largest / 1e6
 
 
 def _bare(_peer, scenario, images, folder):
     folder.mkdir()
     results = _together([sys.executable, str(_HERE / "diskloop.py"), str(folder)], scenario, images)
-    return _duration(results), sum(result["cpu_s"] for result in results), None
+    return _duration(results), sum(result["cpu_s"] for result in results), None, None
 
 
 def send_ideal(scenario, port, images, start):
@@ -170,21 +172,21 @@ def _arrived(peer, folder, images):
 
 
 def _same(one, one_offset, other, other_offset):
-    with one.open("rb") as first, other.open("rb") as second, contextlib.ExitStack() as stack:
-        maps = [stack.enter_context(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)) for file in (first, second)]
-        views = [stack.enter_context(memoryview(data)) for data in maps]
-        tails = [stack.enter_context(view[offset:]) for view, offset in zip(views, (one_offset, other_offset), strict=True)]
-        return tails[0] == tails[1]
+    with one.open("rb") as first, other.open("rb") as second:
+        first.seek(one_offset)
+        second.seek(other_offset)
+        while data := first.read(_CHUNK):
+            if second.read(_CHUNK) != data:
+                return False
+        return not second.read(1)
 
 
 def idle(peer: Peer, folder: Path) -> float:
     """Percent of one core that the receiver takes while so many associations are open and silent; raises Failed."""
     with _failing(), own_folder(folder) as root, contextlib.ExitStack() as stack:
         port, pid = stack.enter_context(running(peer, root / "spool", MEMORY))
-        command = [sys.executable, str(_HERE / "sender.py"), str(port)]
-        for process in [_process(stack, command) for _ in range(IDLE_ASSOCIATIONS)]:
-            if process.stdout.readline() != "ready\n":
-                raise Failed(f"it does not hold {IDLE_ASSOCIATIONS} associations")
+        for _ in range(IDLE_ASSOCIATIONS):
+            stack.enter_context(associate(port)[0])
         time.sleep(1)
         before, began = tree.cpu_s(pid), time.monotonic()
         time.sleep(IDLE_S)

@@ -1,8 +1,8 @@
 """A near-ideal sender, one association a process: everything is encoded before the clock starts, one message is outstanding at a time.
 
-usage: sender.py PORT [FILE...]
+usage: sender.py PORT FILE...
 
-Says `ready`, waits for a line, sends, and tells what it did as JSON. Without files it just stays associated.
+Says `ready`, waits for a line, sends, and tells what it did as JSON.
 """
 
 import json
@@ -18,12 +18,16 @@ EXPLICIT = "1.2.840.10008.1.2.1"
 CT = "1.2.840.10008.5.1.4.1.1.2"
 
 
+class Refused(Exception):
+    """The receiver does not take it."""
+
+
 def exactly(stream, count):
     data = b""
     while len(data) < count:
         more = stream.recv(count - len(data))
         if not more:
-            sys.exit("the receiver hung up")
+            raise Refused("the receiver hung up")
         data += more
     return data
 
@@ -43,14 +47,15 @@ def encoded(path, number, size):
     return b"".join(wire.p_data(1, value) for value in values)
 
 
-def associate(port, sop_class):
+def associate(port, sop_class=CT):
+    """Open an association; the stream, and how much of a message one PDU may carry."""
     stream = socket.create_connection(("127.0.0.1", port), 30)
     stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     stream.sendall(wire.associate_rq("BENCH", "DICOMRCV", [(1, sop_class, [EXPLICIT])]))
     kind, body = read(stream)
     contexts, max_pdu = wire.parse_associate_ac(body) if kind == wire.ASSOCIATE_AC else ({}, 0)
     if 1 not in contexts:
-        sys.exit("the receiver does not take it")
+        raise Refused("the receiver does not take the association")
     return stream, wire.payload_size(max_pdu)
 
 
@@ -64,15 +69,13 @@ def store(stream, message):
         if last:
             return wire.Command.parse(bytes(data)).status == 0
         kind, body = read(stream)
-    sys.exit("the receiver ended the association")
+    raise Refused("the receiver ended the association")
 
 
 def main():
     port, paths = int(sys.argv[1]), [Path(name) for name in sys.argv[2:]]
-    sop_class = CT
-    if paths:
-        with paths[0].open("rb") as file:
-            sop_class = read_meta(file).sop_class
+    with paths[0].open("rb") as file:
+        sop_class = read_meta(file).sop_class
     stream, size = associate(port, sop_class)
     messages = [encoded(path, number, size) for number, path in enumerate(paths)]
     print("ready", flush=True)

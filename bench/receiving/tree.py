@@ -63,11 +63,11 @@ def _peak(pid):
 
 
 class Memory(threading.Thread):
-    """Watches the tree's memory: `peak` is the largest sum of the peaks of processes that lived at the same time."""
+    """Watches the tree's memory: `peak` is the largest sum of the peaks of processes that lived at one time, `largest` is one of these."""
 
     def __init__(self, pid):
         super().__init__(daemon=True)
-        self.peak = 0
+        self.peak = self.largest = 0
         self._pid = pid
         self._done = threading.Event()
 
@@ -81,4 +81,5 @@ class Memory(threading.Thread):
         self.join()
 
     def _look(self):
-        self.peak = max(self.peak, sum(map(_peak, family(self._pid))))
+        peaks = [_peak(member) for member in family(self._pid)]
+        self.peak, self.largest = max(self.peak, sum(peaks)), max(self.largest, *peaks)

@@ -3,7 +3,7 @@
 DICOMRX_EXAMPLES sets how many streams of some six PDUs each are sent (some hundred here). For a release, 100,000 PDUs and a word on
 how it went:
 
-    DICOMRX_EXAMPLES=16000 python -m pytest -rP -o faulthandler_timeout=0 tests/integration/test_scp_fuzz.py -k outlives
+    DICOMRX_EXAMPLES=16100 python -m pytest -rP -o faulthandler_timeout=0 tests/integration/test_scp_fuzz.py -k outlives
 """
 
 import contextlib

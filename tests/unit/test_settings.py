@@ -17,6 +17,7 @@ from dicomrx.settings import (
     Space,
     Timeout,
     as_env,
+    exposed_key,
     markdown,
     resolve,
     rows,
@@ -341,6 +342,20 @@ def test_a_file_with_a_secret_that_everybody_reads_is_warned_about(tmp_path: Pat
     env = config_file(tmp_path, f'api-password = "{PASSWORD}"')
     (tmp_path / "dicomrx.toml").chmod(0o644)
     assert "chmod 600" in resolve({}, env).warnings[0]
+
+
+@pytest.mark.parametrize("whose", ["tls", "api"])
+def test_a_private_key_that_everybody_reads_is_told_wherever_it_lies_and_only_then(whose: str, tmp_path: Path) -> None:
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    apart = Settings(**{f"{whose}_key": key, f"{whose}_cert": certificate})  # type: ignore[arg-type]
+    together = Settings(**{f"{whose}_cert": certificate})  # type: ignore[arg-type]
+    assert exposed_key(Settings(), whose) is exposed_key(apart, whose) is exposed_key(together, whose) is None
+    certificate.touch(0o644)
+    key.touch(0o640)
+    assert exposed_key(apart, whose) is None
+    assert f"{whose.upper()}_CERT: every user can read {certificate}" in str(exposed_key(together, whose))
+    key.chmod(0o644)
+    assert f"{whose.upper()}_KEY: every user can read {key}" in str(exposed_key(apart, whose))
 
 
 def test_a_password_on_the_command_line_works_and_is_warned_about() -> None:

@@ -1,6 +1,7 @@
 """Settings as others need them: rows for people, a table for the README, an environment for a child."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -46,10 +47,11 @@ def markdown() -> str:
 
 def exposed_key(settings: Settings, whose: str) -> str | None:
     """What to say of our private key, `whose` being "tls" or "api", where every user can read it; it may lie in its certificate's file."""
-    for name in (f"{whose}_key", f"{whose}_cert"):
-        path: Path | None = getattr(settings, name)
-        if path is not None:
-            return f"{TABLE[name].env}: every user can read {safe(path)}, and the key in it: chmod 600 it" if others_read(path) else None
+    name = f"{whose}_key" if getattr(settings, f"{whose}_key") is not None else f"{whose}_cert"
+    path: Path | None = getattr(settings, name)
+    with suppress(OSError):  # a file that is not there is told by who uses it
+        if path is not None and others_read(path):
+            return f"{TABLE[name].env}: every user can read {safe(path)}, and the key in it: chmod 600 it"
     return None
 
 
