@@ -20,7 +20,7 @@ def main() -> None:
     if "DICOMRX_PARENT_PID" in os.environ:
         from dicomrx.supervise import die_with_parent
 
-        die_with_parent()
+        die_with_parent(at_once=_is_receivers_worker())
     sys.exit(_run())
 
 
@@ -43,7 +43,7 @@ def _run() -> int:
 
 def _command() -> None:
     """Do what the command line says; a receiver's worker does without what reads it: a quarter of its memory."""
-    if sys.argv[1:] == ["scp", "--worker"]:
+    if _is_receivers_worker():
         from dicomrx.cli.receiving import work
 
         work()
@@ -51,6 +51,10 @@ def _command() -> None:
         from dicomrx.cli.app import app
 
         app()
+
+
+def _is_receivers_worker() -> bool:
+    return sys.argv[1:] == ["scp", "--worker"]
 
 
 def _unforeseen(error: Exception) -> int:

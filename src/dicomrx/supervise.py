@@ -26,12 +26,12 @@ _FATAL: Final = frozenset({64, 73, 77, 78})  # what a restart cannot help
 _TAKEN: Final = 75  # its port, or its place on the spool: at a start perhaps by one that is still ending
 
 
-def die_with_parent() -> None:
-    """Ask the kernel for SIGTERM when the process that started us is gone, so that no orphan holds a lock."""
+def die_with_parent(*, at_once: bool = False) -> None:
+    """Ask the kernel for SIGTERM, or `at_once` SIGKILL, when the process that started us is gone, so that no orphan holds a lock."""
     parent = os.environ.pop(PARENT, None)
     if parent is None:
         return
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL if at_once else signal.SIGTERM)
     if os.getppid() != int(parent):  # it died before we asked
         sys.exit(0)
 

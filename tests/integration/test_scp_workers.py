@@ -131,8 +131,22 @@ def test_a_worker_that_dies_takes_no_other_with_it_gives_its_places_back_and_is_
 def owner(pids: list[int], pipeline: Pipeline, run: str) -> int:
     """Which of the processes has this run directory open."""
     (path,) = (pipeline.storage / "receiving").glob(f"*.{run}")
-    opened = {pid: [os.readlink(fd) for fd in Path(f"/proc/{pid}/fd").iterdir() if fd.is_symlink()] for pid in pids}
-    return next(pid for pid, targets in opened.items() if str(path) in targets)
+    return next(pid for pid in pids if has_open(pid, path))
+
+
+def has_open(pid: int, path: Path) -> bool:
+    return any(os.path.realpath(fd) == str(path) for fd in Path(f"/proc/{pid}/fd").iterdir())
+
+
+def test_who_comes_while_there_is_no_worker_waits_for_the_next(pipeline: Pipeline) -> None:
+    with receiver(pipeline) as process:
+        for pid in workers(process):
+            os.kill(pid, signal.SIGKILL)
+        eventually(lambda: pipeline.logs().count("starting it again") == 2)
+        with associated(pipeline) as association:
+            assert store(association, b"data") == 0
+        eventually(lambda: len(run_directories(pipeline)) == 2, 20)
+    assert run_directories(pipeline) == []
 
 
 def test_workers_die_with_their_parent_and_the_next_receiver_takes_over_at_once(pipeline: Pipeline) -> None:
@@ -141,6 +155,7 @@ def test_workers_die_with_their_parent_and_the_next_receiver_takes_over_at_once(
         one.write([wire.p_data(1, b"\3" + store_command())])
         eventually(lambda: list((pipeline.storage / "receiving").glob("*/*.part")))
         orphans = workers(process)
+        assert all(has_open(pid, pipeline.storage / ".run" / "locks" / "scp.stage") for pid in orphans)
         process.kill()
         process.wait()
         eventually(lambda: not any(Path(f"/proc/{pid}").exists() for pid in orphans))
@@ -212,6 +227,7 @@ class Doorkeeper:
 def test_where_no_worker_takes_a_visit_it_leaves() -> None:
     doorkeeper, workers = Doorkeeper(), Workers()
     ours, theirs = socket.socketpair()
+    theirs.settimeout(10)
     with theirs:
         workers.meet(Visit(doorkeeper, 7, "10.0.0.1", ours))
         assert theirs.recv(1) == b""
@@ -224,6 +240,7 @@ def test_the_visits_of_a_worker_that_is_gone_leave_and_one_that_was_never_ready_
     Link(ready).say("ready")
     eventually(workers.able)
     ours, theirs = socket.socketpair()
+    theirs.settimeout(10)
     with theirs:
         workers.meet(Visit(doorkeeper, 7, "10.0.0.1", ours))
         assert doorkeeper.left == []

@@ -1,6 +1,5 @@
 """The listening socket: it accepts as fast as peers can knock, and reads nothing."""
 
-import contextlib
 import errno
 import logging
 import select
@@ -16,7 +15,7 @@ from dicomrx.network.visit import Visit
 
 _log = logging.getLogger(__name__)
 
-_BACKLOG: Final = 1024
+_BACKLOG: Final = 1024  # a tenth of a second of a flood: what finds it full comes again after a second
 _POLL_S: Final = 0.1
 _PAUSE_S: Final = 0.05
 
@@ -57,31 +56,37 @@ class Listener:
         poll = select.poll()
         poll.register(self._socket, select.POLLIN)
         while not self._closing.is_set():
-            if poll.poll(_POLL_S * 1000):
-                self._take_all()
+            if poll.poll(_POLL_S * 1000) and not self._take_all():
+                time.sleep(_PAUSE_S)
             self._admission.hang_up_on_overdue()
 
-    def _take_all(self) -> None:
-        """Take all that knock; what cannot be taken is asked for again after a moment."""
+    def _take_all(self) -> bool:
+        """Take all that knock now; False where one must knock again, for want of descriptors or of somebody to meet it."""
         try:
-            while self._able() and not self._closing.is_set():
+            for _ in range(_BACKLOG):
+                if not self._able():
+                    return False
                 self._take(*self._socket.accept())
-        except BlockingIOError:
-            return
-        except OSError as error:  # no more descriptors, or the peer has gone
-            _log.error("a connection could not be accepted: %s", error.strerror)
-        time.sleep(_PAUSE_S)
+        except OSError as error:
+            return isinstance(error, BlockingIOError)
+        return True
 
     def _take(self, client: socket.socket, address: tuple[str, int]) -> None:
-        visit = None
-        with contextlib.suppress(OSError):
-            client.getpeername()  # has it gone already?
-            if self._admission.lets_in(address[0]):
-                visit = self._admission.arrive(address[0], client)
+        wanted = _is_there(client) and self._admission.lets_in(address[0])
+        visit = self._admission.arrive(address[0], client) if wanted else None
         if visit is None:
             client.close()
         else:
             self._meet(visit)
+
+
+def _is_there(client: socket.socket) -> bool:
+    """False for a peer that has reset the connection before anybody looked at it."""
+    try:
+        client.getpeername()
+    except OSError:
+        return False
+    return True
 
 
 def _bound(listen: Listen) -> socket.socket:

@@ -1,6 +1,5 @@
 """One process of a receiver: serves what its parent accepts, and asks it who may associate."""
 
-import os
 import socket
 import threading
 from collections.abc import Mapping, Sequence
@@ -15,9 +14,7 @@ from dicomrx.network.visit import GONE, Visit
 
 
 class Worker:
-    """It is the doorkeeper of its visits, by asking the parent at the other `end`; it dies with that, in the middle of anything."""
-
-    alive = True
+    """It is the doorkeeper of its visits, by asking the parent at the other `end`."""
 
     def __init__(self, listen: Listen, intake: Intake, end: socket.socket) -> None:
         self._associations = Associations(listen, intake)
@@ -25,10 +22,16 @@ class Worker:
         self._lock = threading.Lock()
         self._asking: dict[int, SimpleQueue[Refusal | None]] = {}
         self._closing = False
+        self._thread = threading.Thread(target=self._listen_to_parent, name="dicomrx-parent", daemon=True)
+
+    @property
+    def alive(self) -> bool:
+        """False before `start`, and where the parent says no more."""
+        return self._thread.is_alive()
 
     def start(self) -> None:
         """Serve."""
-        threading.Thread(target=self._listen_to_parent, name="dicomrx-parent", daemon=True).start()
+        self._thread.start()
         self._link.say("ready")
 
     def refused(self) -> Sequence[Mapping[str, object]] | None:
@@ -48,7 +51,6 @@ class Worker:
             else:
                 number, refusal = words
                 self._asking.pop(number).put(refusal and Refusal(*refusal))
-        os._exit(0)  # at once: who comes after the parent must not find us at work
 
     def admit(self, visit: Visit, called: str, calling: str, *, room: bool) -> Refusal | None:
         """See `Doorkeeper`."""

@@ -35,16 +35,18 @@ class Workers:
         _dismiss(visit)
 
     def _attend(self, worker: "_Worker") -> None:
-        for words, _ in worker.link.messages():
-            if words == ["ready"]:
-                self._alive.append(worker)
-            else:
-                worker.hear(words)
-        with contextlib.suppress(ValueError):  # it has never been ready
-            self._alive.remove(worker)
-        for visit in list(worker.visits.values()):
-            _dismiss(visit)
-        worker.link.close()
+        try:
+            for words, _ in worker.link.messages():
+                if words == ["ready"]:
+                    self._alive.append(worker)
+                else:
+                    worker.hear(words)
+        finally:
+            with contextlib.suppress(ValueError):  # it has never been ready
+                self._alive.remove(worker)
+            worker.link.close()
+            for visit in list(worker.visits.values()):
+                _dismiss(visit)
 
 
 class _Worker:

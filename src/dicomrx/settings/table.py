@@ -104,7 +104,7 @@ class Settings:
     allow_hosts: tuple[str, ...] = _row(
         (), values.many(values.host_or_network), "addresses and networks that may connect; none given: any", kind="list"
     )
-    max_connections: int = _row(20, values.whole(1), "associations served at a time", kind="int")
+    max_connections: int = _row(20, values.whole(1), "associations served at a time; the last two go to peers that have none", kind="int")
     engine: str = _choice("lane", ENGINES, "how C-STORE data is received; pynetdicom is the slower one")
     tls_cert: Path | None = _path(None, "certificate of the receiver, PEM: it then speaks TLS, 1.2 or newer, and nothing else")
     tls_key: Path | None = _path(None, "private key of the receiver, PEM, not encrypted; none: it is in TLS_CERT")
