@@ -12,6 +12,7 @@ from dicomrx.network.admission import Listen
 from dicomrx.network.server import serve
 from dicomrx.spool.intake import Intake
 from dicomrx.spool.layout import Spool
+from dicomrx.spool.names import Arrival
 from tests.integration.scp_rig import ENGINES, answer, connect, data_set_of, eventually, receiving, store, store_command, through
 
 
@@ -50,6 +51,25 @@ def test_an_instance_on_its_way_is_seen_in_receiving_from_its_command_on(spool: 
         assert answer(association) == 0
         eventually(lambda: not list(spool.receiving.glob("*/*.part")))
     intake.stop(cut=False)
+
+
+def test_what_was_begun_ahead_is_given_up_where_it_does_not_come(spool: Spool) -> None:
+    intake = Intake(spool)
+    with receiving(intake, through("lane")) as server, connect(server) as association:
+        for data in (b"first", b"at once", b"later"):
+            assert store(association, data) == 0
+            if data == b"at once":
+                eventually(lambda: not list(spool.receiving.glob("*/*.part")))
+                given_up = spool.now()
+        eventually(lambda: not list(spool.receiving.glob("*/*.part")))
+    intake.stop(cut=False)
+    kept = {data_set_of(path): Arrival.parse(path.name) for path in spool.incoming.iterdir()}
+    first, at_once, later = (kept[data] for data in (b"first", b"at once", b"later"))
+    assert first is not None
+    assert at_once is not None
+    assert later is not None
+    assert [arrival.number for arrival in (first, at_once, later)] == [1, 2, 3]
+    assert first.end < at_once.begin < given_up < later.begin
 
 
 def test_below_the_floor_of_free_space_all_is_refused(spool: Spool, listen: Listen) -> None:

@@ -235,7 +235,36 @@ def test_reception_begins_with_the_first_fragment_of_the_command(intake: Folder)
         eventually(lambda: intake.begun == [(1, 1)])
         association.write([wire.p_data(1, b"\1" + command[10:50]), wire.p_data(1, b"\3" + command[50:]), wire.p_data(1, b"\2data")])
         assert answer(association) == 0
-    assert intake.begun == [(1, 1)]
+    assert intake.begun.count((1, 1)) == 1
+
+
+def test_the_next_instance_is_begun_ahead_for_a_moment_and_again_when_it_comes(tmp_path: Path) -> None:
+    intake = Folder(tmp_path)
+    with receiving(intake) as server, connect(server) as association:
+        assert store(association, b"data") == 0
+        eventually(lambda: intake.begun == [(1, 1), (1, 2)])
+        eventually(lambda: not list(intake.receiving.iterdir()))
+        assert store(association, b"data") == 0
+        eventually(lambda: intake.begun == [(1, 1), (1, 2), (1, 2), (1, 3)])
+
+
+def test_where_the_next_cannot_be_begun_ahead_the_association_goes_on(tmp_path: Path) -> None:
+    intake = Folder(tmp_path)
+
+    def broken(step: str) -> None:
+        if step == "begin" and intake.begun:
+            failed.append(step)
+            raise OSError(errno.EIO, "Input/output error")
+
+    failed: list[str] = []
+    intake.fail = broken
+    with receiving(intake) as server, connect(server) as association:
+        assert store(association, b"data") == 0
+        eventually(lambda: failed)
+        time.sleep(0.1)  # longer than what is begun ahead is kept
+        assert store(association, b"data") == 0xA700
+        intake.fail = lambda step: None
+        assert store(association, b"data") == 0
 
 
 def test_a_fragmented_c_echo_is_answered_and_leaves_nothing(intake: Folder) -> None:

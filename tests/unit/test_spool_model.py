@@ -9,7 +9,6 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -375,7 +374,7 @@ def test_with_end_stamps_in_the_watermark_the_model_finds_a_study_marked_too_ear
 
     def look(spool: Spool) -> incoming.Listing:
         seen = real(spool)
-        return incoming.Listing(sorted(replace(arrival, begin=arrival.end) for arrival in seen.arrivals), seen.foreign)
+        return incoming.Listing(sorted(arrival._replace(begin=arrival.end) for arrival in seen.arrivals), seen.foreign)
 
     monkeypatch.setattr(watermark, "look", look)
     monkeypatch.setattr(watermark, "_begins", lambda run: [])

@@ -96,7 +96,7 @@ class Association:
         self._stream.close()
 
     def _send(self, context_id: int, command: bytes) -> None:
-        self.write(wire.p_data(context_id, value) for value in wire.fragments(command, self._size, command=True))
+        self.write([wire.command_pdus(context_id, command, self._size)])
 
     def _data_pdus(self, context_id: int, data_set: BinaryIO) -> Iterable[bytes]:
         chunk, ahead = data_set.read(self._size), data_set.read(self._size)

@@ -9,6 +9,7 @@ import logging
 import threading
 import time
 import warnings
+from functools import cache
 from typing import TYPE_CHECKING, Final
 
 from pydicom.uid import UID
@@ -104,7 +105,7 @@ class Connection:
         self._number = intake.new_association()
         self._facts = {"calling": calling, "called": called, "peer": self.visit.address}
         self._fits = wire.payload_size(self._dimse.maximum_pdu_size)
-        engine = Engine(context=self._context, answer=self._answer, other=self._other)
+        engine = Engine(context=cache(self._context), answer=self._answer, other=self._other)
         self._storing = Storing(Association(self._number, calling, called), intake, engine, self._associations.listen.instance_s)
         self._dimse.storing = self._storing
         if isinstance(self._dul, LaneDul):
@@ -118,7 +119,7 @@ class Connection:
         return None if context is None else Context(str(context.abstract_syntax), str(context.transfer_syntax[0]))
 
     def _answer(self, context_id: int, command: bytes) -> None:
-        self._socket.send(b"".join([wire.p_data(context_id, value) for value in wire.fragments(command, self._fits, command=True)]))
+        self._socket.send(wire.command_pdus(context_id, command, self._fits))
 
     def _other(self, context_id: int, value: bytes) -> None:
         if self._lane is not None:

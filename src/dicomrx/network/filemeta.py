@@ -9,26 +9,29 @@ from dicomrx.network.wire import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSIO
 
 _PREAMBLE: Final = bytes(128)  # zeros: a preamble can make the file a program too (CVE-2019-11687)
 _PREFIX: Final = b"DICM"
+_SHORT: Final = struct.Struct("<HH2sH")
 _LONG: Final = frozenset({b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"})
 _MAX_META: Final = 1 << 20
 
 
 def file_head(*, sop_class: str, sop_instance: str, transfer_syntax: str, calling: str, called: str) -> bytes:
     """All of the file before the data set; AE titles that are empty are left out."""
-    before, behind = _around(sop_class, transfer_syntax, calling, called)
-    body = before + _uid(0x0003, sop_instance) + behind
-    return _PREAMBLE + _PREFIX + _short(0x0000, b"UL", struct.pack("<I", len(body))) + body
+    instance = _uid(0x0003, sop_instance)
+    before, behind = _around(len(instance), sop_class, transfer_syntax, calling, called)
+    return before + instance + behind
 
 
 @lru_cache(maxsize=256)
-def _around(sop_class: str, transfer_syntax: str, calling: str, called: str) -> tuple[bytes, bytes]:
-    """What stands before and behind the SOP Instance UID: the same for all of a series."""
+def _around(length: int, sop_class: str, transfer_syntax: str, calling: str, called: str) -> tuple[bytes, bytes]:
+    """What stands before and behind a SOP Instance UID, an element of `length` bytes: the same for all of a series."""
     behind = _uid(0x0010, transfer_syntax) + _uid(0x0012, IMPLEMENTATION_CLASS_UID)
     behind += _short(0x0013, b"SH", even(IMPLEMENTATION_VERSION.encode("ascii"), b" "))
     for element, title in ((0x0016, calling), (0x0017, calling), (0x0018, called)):
         if title:
             behind += _short(element, b"AE", even(title.encode("ascii"), b" "))
-    return _long(0x0001, b"OB", b"\0\1") + _uid(0x0002, sop_class), behind
+    before = _long(0x0001, b"OB", b"\0\1") + _uid(0x0002, sop_class)
+    group_length = _short(0x0000, b"UL", struct.pack("<I", len(before) + length + len(behind)))
+    return _PREAMBLE + _PREFIX + group_length + before, behind
 
 
 def _uid(element: int, uid: str) -> bytes:
@@ -36,7 +39,7 @@ def _uid(element: int, uid: str) -> bytes:
 
 
 def _short(element: int, vr: bytes, value: bytes) -> bytes:
-    return struct.pack("<HH2sH", 2, element, vr, len(value)) + value
+    return _SHORT.pack(2, element, vr, len(value)) + value
 
 
 def _long(element: int, vr: bytes, value: bytes) -> bytes:

@@ -14,13 +14,12 @@ from typing import Final
 from pynetdicom.association import Association
 from pynetdicom.pdu_primitives import A_ABORT, _PDUPrimitiveType
 
-from dicomrx.network import wire
 from dicomrx.network.provider import ESTABLISHED, Dul, Socket, aborting
 from dicomrx.network.storing import Storing
 from dicomrx.network.stream import MAX_PDU_READ, Stream
-from dicomrx.network.wire import WireError
+from dicomrx.network.wire import P_DATA, WireError, header, value_header
 
-_PDU: Final = 6  # bytes of a PDU's header, and of a presentation data value's
+_HEADER: Final = 6  # bytes of a PDU's header, and of a presentation data value's
 _ANY_LENGTH: Final = 1 << 32
 _COMMAND: Final = 1
 _LAST: Final = 2
@@ -61,9 +60,7 @@ class Lane:
         """Read until something is not for the lane. Raises WireError where the association must be aborted."""
         self._handed_over = False
         try:
-            while True:
-                if not self._in_value and not self._next_value():
-                    return Pause.OTHER_PDU
+            while self._in_value or self._next_value():
                 self._take()
                 if self._handed_over:
                     return Pause.HANDED_OVER
@@ -71,50 +68,51 @@ class Lane:
             return Pause.IDLE
         except OSError:
             return Pause.ENDED
+        return Pause.OTHER_PDU
 
     def _next_value(self) -> bool:
         """Read headers up to a value that has data; False where a PDU comes that is no P-DATA-TF."""
-        stream = self._stream
-        while not self._in_pdu:
-            if stream.end - stream.at < _PDU:
-                self._have(_PDU)
-            kind, length = wire.header(stream.view, stream.at)
-            if kind != wire.P_DATA:
+        stream, in_pdu = self._stream, self._in_pdu
+        while not in_pdu:
+            if stream.end - stream.at < _HEADER:
+                self._have(_HEADER)
+            kind, in_pdu = header(stream.view, stream.at)
+            if kind != P_DATA:
                 return False
-            if length > self._longest:
+            if in_pdu > self._longest:
                 raise WireError("a PDU of impossible length")
-            stream.at += _PDU
-            self._in_pdu = length
-        if stream.end - stream.at < _PDU:
-            self._have(_PDU)
-        length, self._context_id, self._control = wire.value_header(stream.view, stream.at)
-        if not 2 <= length <= self._in_pdu - 4:  # noqa: PLR2004 - context ID and control header
+            stream.at += _HEADER
+        if stream.end - stream.at < _HEADER:
+            self._have(_HEADER)
+        length, self._context_id, self._control = value_header(stream.view, stream.at)
+        if not 2 <= length <= in_pdu - 4:  # noqa: PLR2004 - context ID and control header
             raise WireError("a P-DATA-TF with a value of impossible length")
-        stream.at += _PDU
+        stream.at += _HEADER
         self._in_value = length - 2
-        self._in_pdu -= length + 4
+        self._in_pdu = in_pdu - length - 4
         return True
 
     def _take(self) -> None:
         """Give on what has come of the value: a part of one is taken like a value of its own."""
-        stream = self._stream
-        if self._in_value and stream.at == stream.end:
+        stream, control, left = self._stream, self._control, self._in_value
+        if left and stream.at == stream.end:
             self._have(1)
-        count = min(stream.end - stream.at, self._in_value)
-        piece = stream.view[stream.at : stream.at + count]
-        stream.at += count
-        self._in_value -= count
-        last = bool(self._control & _LAST) and not self._in_value
-        self._storing.take(self._context_id, piece, command=bool(self._control & _COMMAND), last=last)
+        begin = stream.at
+        stream.at = end = min(stream.end, begin + left)
+        self._in_value = left = left - (end - begin)
+        last = control & _LAST != 0 and not left
+        self._storing.take(self._context_id, stream.view[begin:end], command=control & _COMMAND != 0, last=last)
 
     def _have(self, count: int) -> None:
         """Wait for so many bytes; what came before them goes to the file first, for its place is used again."""
         stream, storing = self._stream, self._storing
         while stream.end - stream.at < count:
-            storing.flush()
+            left_s = storing.flush()
             try:
-                alive = stream.more(min(self._idle_s, storing.time_left()))
+                alive = stream.more(min(self._idle_s, left_s, storing.ahead()))
             except TimeoutError:
+                if storing.withdraw():
+                    continue
                 storing.flush()  # which says whether it was the instance that took too long
                 raise
             if not alive:

@@ -23,7 +23,7 @@ class Intake(Protocol):
         """A number that no other association of this receiver has."""
 
     def begin(self, association: int, number: int, /) -> Reception:
-        """Stamp the begin of an instance, now; raises OSError where there is no room."""
+        """Stamp the begin of an instance, now, which may be a moment before its first byte; raises OSError where there is no room."""
 
     def space_left(self) -> bool:
         """False while nothing is taken in for want of room."""

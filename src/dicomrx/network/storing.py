@@ -4,6 +4,7 @@ Bytes go to the reception as they come: nothing of a data set is decoded, held o
 the rest of the data set is then read and thrown away, and the association goes on.
 """
 
+import contextlib
 import errno
 import logging
 import time
@@ -26,6 +27,7 @@ _OTHER_EVERY_S: Final = 0.1  # messages that are no C-STORE: each costs pynetdic
 _OTHERS_AHEAD_S: Final = 2.0
 _MAX_INSTANCE: Final = 64 << 30
 _GRACE_S: Final = 60.0
+_SOON_S: Final = 0.02  # for which a reception begun ahead waits for its instance
 _LEAST_RATE: Final = 8 << 10  # bytes a second, after the grace: a slow line is no attack, a trickle is
 
 
@@ -98,6 +100,7 @@ class Storing:
         self._in_other = False  # inside the data set of another message
         self._reception: Reception | None = None
         self._status: Status | None = None  # undecided; only a reception that was kept makes it a success
+        self._likely = False  # that another instance follows at once
         self._began = 0.0
         self._bytes = 0
         self._pieces.clear()
@@ -121,19 +124,39 @@ class Storing:
         else:
             raise WireError("a data set without a command")
 
-    def flush(self) -> None:
-        """Write what was taken. Raises WireError where the message takes too long."""
-        if self.time_left() < 0:
+    def flush(self) -> float:
+        """Write what was taken; the seconds in which the message must end, infinite between messages.
+
+        Raises WireError where it takes too long.
+        """
+        if not self._context_id:
+            return inf
+        left_s = self._began + min(self._instance_s, _GRACE_S + self._bytes / _LEAST_RATE) - time.monotonic()
+        if left_s < 0:
             raise WireError("an instance that takes too long")
         if self._pieces:
             self._do(self._write)
             self._pieces.clear()
+        return left_s
 
-    def time_left(self) -> float:
-        """Seconds until the message must have ended; infinite between messages."""
-        if not self._context_id:
+    def ahead(self) -> float:
+        """Begin the next reception while its sender is still at work on it; the seconds after which it must be withdrawn.
+
+        They are few, for its begin holds the watermark; infinite where nothing was begun.
+        """
+        if self._context_id or not self._likely:
             return inf
-        return self._began + min(self._instance_s, _GRACE_S + self._bytes / _LEAST_RATE) - time.monotonic()
+        self._likely = False
+        with contextlib.suppress(Exception):  # the instance will meet it again, and be told
+            self._reception = self._intake.begin(self._association.number, self._numbers + 1)
+        return inf if self._reception is None else _SOON_S
+
+    def withdraw(self) -> bool:
+        """Give up what was begun ahead; False where nothing was, or where its instance has come."""
+        if self._context_id or self._reception is None:
+            return False
+        self._drop()
+        return True
 
     def close(self) -> None:
         """The association is over: what was coming leaves nothing behind."""
@@ -185,8 +208,9 @@ class Storing:
             self._finish()
 
     def _start_file(self, sop_class: str, sop_instance: str, context: Context) -> None:
-        if self._reception is None and self._status is None:
+        if self._status is None:
             self._begin()
+        self._numbers += 1
         self._pieces.append(
             file_head(
                 sop_class=sop_class,
@@ -207,9 +231,10 @@ class Storing:
         self._engine.other(context_id, (b"\2" if last else b"\0") + data)
 
     def _begin(self) -> None:
-        self._numbers += 1
+        if self._reception is not None:
+            return
         try:
-            self._reception = self._intake.begin(self._association.number, self._numbers)
+            self._reception = self._intake.begin(self._association.number, self._numbers + 1)
         except Exception as error:  # noqa: BLE001 - see `_do`
             self._fail(_status_of(error), error)
 
@@ -224,7 +249,9 @@ class Storing:
         if self._request is not None:
             status = Status.CANNOT_UNDERSTAND if self._status is None else self._status
             self._engine.answer(self._context_id, store_response(self._request, status))
+        likely = self._status == Status.SUCCESS
         self.close()  # only now: its sender is already at work on the next
+        self._likely = likely
 
     def _keep(self, reception: Reception) -> None:
         reception.keep()

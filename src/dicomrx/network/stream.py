@@ -49,10 +49,11 @@ class Stream:
         if self.at:
             rest = bytes(self.view[self.at : self.end])
             self.at, self.end = 0, len(rest)
-            self.view[: self.end] = rest
+            if rest:
+                self.view[: self.end] = rest
         if self._interrupted:
             return False
-        count = self._into(self.view[self.end :], time.monotonic() + wait_s)
+        count = self._into(self.view[self.end :] if self.end else self.view, time.monotonic() + wait_s)
         self.end += count
         return count > 0
 

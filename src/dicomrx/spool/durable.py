@@ -74,9 +74,8 @@ def sync_names(*paths: Path) -> None:
 
 def write_all(fd: int, data: bytes | memoryview) -> None:
     """Write all of `data`, however the kernel cuts it."""
-    view = memoryview(data)
-    while view:
-        view = view[os.write(fd, view) :]
+    while (written := os.write(fd, data)) < len(data):
+        data = memoryview(data)[written:]
 
 
 def write_pieces(fd: int, pieces: Sequence[bytes | memoryview]) -> None:
@@ -115,7 +114,8 @@ def make_directory(path: Path) -> None:
 def link(source: Path | str, target: Path | str) -> None:
     """Give a finished, fsynced file its final name, durably; raises FileExistsError rather than overwrite."""
     os.link(source, target, follow_symlinks=False)
-    sync_directory(os.path.dirname(target))
+    if _Policy.enabled:
+        sync_directory(os.path.dirname(target))
 
 
 def link_all(pairs: Iterable[tuple[Path, Path]]) -> None:

@@ -1,8 +1,8 @@
 """The receiver's side of the spool: instances on their way in, and when they are in.
 
 One receiver at a time. Its run directory `receiving/<start>.<run>/` is held while it lives and says `open`, or `closed` while it
-refuses intake. What is in it has begun and is not yet in `incoming/`, which is all that the watermark needs to know. The mtime of
-`closed` is the watermark's last word: all that is refused later had begun no earlier.
+refuses intake. What is in it has begun, or will in a moment, and is not yet in `incoming/`: all that the watermark needs to know.
+The mtime of `closed` is the watermark's last word: all that is refused later had begun no earlier.
 """
 
 import contextlib
@@ -33,6 +33,8 @@ class Intake:
     """
 
     def __init__(self, spool: Spool, min_free: int = 0) -> None:
+        self.now = spool.now
+        self.incoming = str(spool.incoming)  # as text: a Path costs more than the link
         self._spool = spool
         self._min_free = min_free
         self._lock = threading.Lock()
@@ -50,7 +52,7 @@ class Intake:
         return next(self._associations)
 
     def begin(self, association: int, number: int) -> "Reception":
-        """Stamp the begin of an instance and make its part; called at the first fragment of its command.
+        """Stamp the begin of an instance and make its part; called at the first fragment of its command, or a moment before it.
 
         Raises OSError, ENOSPC among them, where there is no room: the instance must then be refused with A700.
         """
@@ -58,10 +60,10 @@ class Intake:
         with self._lock:
             if not self._open:
                 raise OSError(errno.ENOSPC, "intake is closed")
-            run, begin = self._run, self._spool.now()
+            run, begin = self._run, self.now()
             self._busy.setdefault(run.run, []).append(begin)
         try:
-            return Reception(self, self._spool, (run, begin), (association, number))
+            return Reception(self, run, begin, (association, number))
         except OSError:
             self.close()
             self.release(run, begin)
@@ -143,6 +145,7 @@ class _Run(RunDirectory):
 
     def __init__(self, spool: Spool) -> None:
         super().__init__(spool.receiving, prefix=f"{stamp(spool.now())}.")
+        self.folder = str(self.path)
         try:
             self.arrivals = spool.ledger.open_run(self.run)
             os.close(os.open(self.path / OPEN, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o660))
@@ -159,13 +162,11 @@ class _Run(RunDirectory):
 class Reception:
     """One instance on its way in: an arrival from `keep` on, a part file until `drop`."""
 
-    def __init__(self, intake: Intake, spool: Spool, begun: tuple[_Run, int], number: tuple[int, int]) -> None:
+    def __init__(self, intake: Intake, run: _Run, begin: int, number: tuple[int, int]) -> None:
         self._intake = intake
-        self._incoming = spool.incoming
-        self._now = spool.now
-        self._run, self._begin = begun
+        self._run, self._begin = run, begin
         self._id = number
-        self._part = f"{self._run.path}/{part_name(self._begin, *number)}"
+        self._part = f"{run.folder}/{part_name(begin, *number)}"
         self._fd = os.open(self._part, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o660)
 
     def fileno(self) -> int:
@@ -186,10 +187,10 @@ class Reception:
 
         Raises OSError; then nothing is under a final name, or the name is there and a resend will be a duplicate.
         """
-        arrival = Arrival(self._begin, self._now(), self._run.run, *self._id)
+        arrival = Arrival(self._begin, self._intake.now(), self._run.run, *self._id)
         try:
             durable.sync(self._fd)
-            durable.link(self._part, f"{self._incoming}/{arrival.name}")
+            durable.link(self._part, f"{self._intake.incoming}/{arrival.name}")
             self._run.arrivals.note(arrival, Fate.ACKNOWLEDGED)
         except OSError:
             self._intake.close()
@@ -203,7 +204,8 @@ class Reception:
         fd, self._fd = self._fd, -1
         try:
             os.close(fd)
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(self._part)
+            os.unlink(self._part)
+        except FileNotFoundError:  # somebody was faster
+            pass
         finally:
             self._intake.release(self._run, self._begin)

@@ -2,7 +2,7 @@
 
 import re
 from dataclasses import dataclass
-from typing import Final, Self
+from typing import Final, NamedTuple, Self
 
 STAMP_DIGITS: Final = 20
 # A stamp begins with 0 until the year 2286; what lies beyond is no time that a file system could keep.
@@ -28,8 +28,7 @@ def is_pseudonymous_uid(name: str) -> bool:
     return _UID.fullmatch(name) is not None
 
 
-@dataclass(frozen=True, order=True, slots=True)
-class Arrival:
+class Arrival(NamedTuple):
     """One instance in `incoming/`: when its reception began and ended (spool time, ns), and its id.
 
     Association 0 is ours: adopted or requeued, not received.
