@@ -7,6 +7,7 @@ import shutil
 import zipfile
 from pathlib import Path
 
+import pydicom.data
 import pytest
 from pydicom import dcmread
 
@@ -210,6 +211,19 @@ def test_the_older_map_restores_a_file_anonymized_in_the_older_way(pipeline: Pip
     back = dcmread(tmp_path / "out")
     assert {keyword: str(back[keyword].value) for keyword in original} == original
     assert back.PixelData == made.PixelData
+
+
+@pytest.mark.filterwarnings("ignore:Expected explicit VR")
+def test_a_file_that_cannot_be_written_again_stops_none_of_the_others(pipeline: Pipeline, tmp_path: Path) -> None:
+    odd = Path(pydicom.data.__file__).parent / "test_files" / "SC_rgb_jpeg.dcm"
+    studies = [str(dcmread(odd).StudyInstanceUID), factories.dataset().StudyInstanceUID]
+    (tmp_path / "map.json").write_text(json.dumps({study: {"PatientName": "Quixano^Alonso"} for study in studies}))
+    factories.write(tmp_path / "anonymous" / "b.dcm", factories.dataset())
+    shutil.copy(odd, tmp_path / "anonymous" / "a.dcm")
+    done = pipeline.run("restore", str(tmp_path / "anonymous"), str(tmp_path / "out"), "--map-file", str(tmp_path / "map.json"), code=66)
+    assert "not restored: a.dcm" in done.stderr
+    assert str(dcmread(tmp_path / "out" / "b.dcm").PatientName) == "Quixano^Alonso"
+    assert [path.name for path in originals_in(tmp_path / "out")] == ["b.dcm"]
 
 
 def test_a_map_that_is_garbage_is_named(pipeline: Pipeline, tmp_path: Path) -> None:

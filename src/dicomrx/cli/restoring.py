@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from pydicom import dcmread
+from pydicom import FileDataset, dcmread
 from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from dicomrx import deid
@@ -72,9 +72,25 @@ def from_map(map_file: Path) -> Iterator[Originals]:
             return None
         if "TransferSyntaxUID" not in dataset.file_meta:
             dataset.file_meta.TransferSyntaxUID = _syntax(*dataset.original_encoding)
-        return [partial(dataset.save_as, enforce_file_format=True)] if known.restore(dataset) else []
+        with _writable():
+            return [partial(_save, dataset)] if known.restore(dataset) else []
 
     yield originals
+
+
+def _save(dataset: FileDataset, out: BinaryIO) -> None:
+    with _writable():
+        dataset.save_as(out, enforce_file_format=True)
+
+
+@contextmanager
+def _writable() -> Iterator[None]:
+    """Raise NoInputError for a data set that pydicom cannot write: it raises errors of every kind, whose messages quote values."""
+    try:
+        yield
+    except _NO_DATASET as error:
+        msg = f"its data set cannot be written again ({type(error).__name__})"
+        raise NoInputError(msg) from error
 
 
 def _facts(state: State, record: Record, kind: Kind) -> dict[str, str]:
