@@ -57,8 +57,9 @@ def drop(spool: Spool, name: str, data: bytes = b"dropped", age_s: float = 0.0) 
     path = spool.incoming / name
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(data)
-    then = time.time() - age_s
-    os.utime(path, (then, then))
+    if age_s:  # a stage that is awake may have taken it by now
+        then = time.time() - age_s
+        os.utime(path, (then, then))
     return path
 
 
