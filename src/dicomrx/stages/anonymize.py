@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from traceback import clear_frames
-from typing import BinaryIO, Final
+from typing import BinaryIO, Final, NamedTuple
 
 from dicomrx import deid
 from dicomrx.errors import Reject
@@ -88,26 +88,25 @@ class Anonymize:
         """The same for several, each made durable together with the others."""
         self._patients.clear()
         failed: dict[Job, Exception] = {}
+        claimed: list[_Claimed] = []
         begun: list[_Begun] = []
         made: list[Made] = []
         with ExitStack() as held:
-            for job in jobs:
+            for job in jobs:  # all of them first: another process finds its own batch behind this one, and not between
                 with _noting(failed, job):
-                    begun += self._begin(job, held)
+                    claimed += _claim(job, held)
+            for taken in claimed:
+                with _noting(failed, taken.job):
+                    begun.append(self._begin(taken, held))
             for one, written in zip(begun, _written(begun), strict=True):
                 with _noting(failed, one.job), self._refusing(one.source):
                     made.append(one.made(written()))
             outcomes = self._filing.file(made)
         return failed | {one.job: error for one in begun if isinstance(error := outcomes.get(one.source.arrival), Exception)}
 
-    def _begin(self, job: Job, held: ExitStack) -> list["_Begun"]:
-        """Claim an arrival and de-identify it, as long as `held` is; nothing where another process has it."""
-        arrival = Arrival.parse(job.path.name)
-        if arrival is None:
-            raise Reject("bad-name", "not an arrival")
-        file = held.enter_context(incoming.claimed(job.path))
-        if file is None:
-            return []
+    def _begin(self, claimed: "_Claimed", held: ExitStack) -> "_Begun":
+        """De-identify an arrival, as long as `held` is."""
+        job, arrival, file = claimed
         instance = deid.read(file)
         key = self._state.uid_key
         names = Names(*(deid.pseudonymous_uid(key, uid) for uid in (instance.study_uid, instance.series_uid, instance.sop_uid)))
@@ -118,7 +117,7 @@ class Anonymize:
         held.callback(part.unlink, missing_ok=True)
         fd = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o660)
         held.callback(os.close, fd)
-        return [_Begun(job, source, part, fd, original, partial(rewrite, file, instance, output, fd))]
+        return _Begun(job, source, part, fd, original, partial(rewrite, file, instance, output, fd))
 
     def _deidentified(self, source: "_Source", instance: deid.Instance) -> tuple["partial[Original]", deid.Output]:
         """What is made of an instance, and its original but for the digests of the two."""
@@ -159,6 +158,23 @@ class Anonymize:
             self._spool.binding.note_number(patient.number)
             self._patients[says] = patient
         return self._patients[says]
+
+
+class _Claimed(NamedTuple):
+    """An arrival that no other process has."""
+
+    job: Job
+    arrival: Arrival
+    file: BinaryIO
+
+
+def _claim(job: Job, held: ExitStack) -> list[_Claimed]:
+    """Claim an arrival, as long as `held` is; nothing where another process has it."""
+    arrival = Arrival.parse(job.path.name)
+    if arrival is None:
+        raise Reject("bad-name", "not an arrival")
+    file = held.enter_context(incoming.claimed(job.path))
+    return [] if file is None else [_Claimed(job, arrival, file)]
 
 
 @dataclass(frozen=True)
