@@ -78,8 +78,8 @@ class Tally:
     deferred: int = 0
     rejected: int = 0
     unavailable: UnavailableError | None = None
-    names: set[str] = field(default_factory=set, repr=False)
-    """What the done jobs were called."""
+    names: set[int] = field(default_factory=set, repr=False)
+    """Hashes of what the done jobs were called: there may be very many."""
 
     def and_also(self, other: "Tally") -> "Tally":
         """Both together; what both saw done, one of them by claiming it and the other by not being able to, counts once."""

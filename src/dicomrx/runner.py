@@ -6,6 +6,7 @@ Events only wake it; the scan decides. A job that cannot be done now stays where
 import errno
 import functools
 import logging
+import resource
 import signal
 import threading
 import time
@@ -39,12 +40,17 @@ class Runner:
     With several `threads` each of them scans and works for itself, as processes would: claims keep them apart, so a long job holds
     back none of the others. The calling thread is one of them.
 
-    An attempt that takes more than `cpu_s` seconds of the processor ends the process: it is a strike against what was in hand.
+    An attempt that takes more than `cpu_s` seconds of the processor ends the process: it is a strike against what was in hand. One
+    that wants more memory than the process may have, `memory` bytes, fails: a strike too.
     """
 
-    def __init__(self, stage: Stage, spool: Spool, rescan_s: float = RESCAN_S, threads: int = 1, cpu_s: float = 0.0) -> None:
+    def __init__(
+        self, stage: Stage, spool: Spool, rescan_s: float = RESCAN_S, threads: int = 1, cpu_s: float = 0.0, memory: int = 0
+    ) -> None:
         self._stage = stage
         self._cpu_s = cpu_s
+        self._allowed = resource.getrlimit(resource.RLIMIT_DATA)
+        self._memory = 0 if 0 <= self._allowed[0] <= memory else memory
         self._rescan_s = rescan_s
         self._threads = threads
         self._spool = spool
@@ -66,9 +72,10 @@ class Runner:
         total = Tally()
         while not self._stop.is_set():
             tally = self._pass()
-            new = tally.names - total.names  # what is done again is in another's hands: waiting for it is no progress
-            names = total.names | new
-            total = Tally(total.done + len(new), tally.deferred, total.rejected + tally.rejected, tally.unavailable, names)
+            before = len(total.names)
+            total.names |= tally.names
+            new = len(total.names) - before  # what is done again is in another's hands: waiting for it is no progress
+            total = Tally(total.done + new, tally.deferred, total.rejected + tally.rejected, tally.unavailable, total.names)
             if tally.unavailable:
                 break
             if new or tally.rejected:
@@ -162,17 +169,18 @@ class Runner:
     def _batches(self, tally: Tally) -> Iterator[list[Job]]:
         """Jobs that are attempted together; one that failed before is alone, so that it can fail no other."""
         together: list[Job] = []
+        struck = self._spool.struck()
         most = self._stage.batch if isinstance(self._stage, Batching) else 1
         for job in self._stage.scan():
             if self._not_before.get(job.path.name, 0.0) > time.monotonic():
                 tally.deferred += 1
-            elif most == 1 or self._spool.strikes(job.path.name):
+            elif most == 1 or job.path.name in struck:
                 yield [job]
             else:
                 together.append(job)
             if len(together) == most:
                 yield together
-                together = []
+                together, struck = [], self._spool.struck()
         if together:
             yield together
 
@@ -181,6 +189,7 @@ class Runner:
         try:
             self._spool.in_hand(*(job.path for job in jobs))
             signal.setitimer(signal.ITIMER_PROF, self._cpu_s)  # no handler: SIGPROF ends whatever it is that does not end
+            self._limit_memory(self._memory)
             if len(jobs) > 1 and isinstance(self._stage, Batching):
                 return self._stage.process_all(jobs)
             for job in jobs:
@@ -188,8 +197,15 @@ class Runner:
         except Exception as error:  # noqa: BLE001  the one place: a bug in one job must not stop the others
             return dict.fromkeys(jobs, error)
         finally:
+            self._limit_memory(0)
             signal.setitimer(signal.ITIMER_PROF, 0.0)
         return {}
+
+    def _limit_memory(self, most: int) -> None:
+        """Let this process have so many bytes of its own at most, or (0) as many as it was allowed."""
+        if self._memory:
+            soft, hard = self._allowed
+            resource.setrlimit(resource.RLIMIT_DATA, (most or soft, hard))
 
     def _attempt_one(self, job: Job) -> None:
         if self._spool.strikes(job.path.name) >= STRIKES and not self._is_study(job):
@@ -202,7 +218,7 @@ class Runner:
         self._not_before.pop(name, None)
         if error is None:
             tally.done += 1
-            tally.names.add(name)
+            tally.names.add(hash(name))
         elif isinstance(error, Defer):
             tally.deferred += 1
             if error.retry_in is not None:
@@ -214,11 +230,18 @@ class Runner:
             raise error
         elif is_machine_error(error):
             tally.deferred += 1
-            sick += [job] if _may_be_its_own_fault(error) else []
+            self._blame(job, error, sick)
             log.error("%s: the machine is unwell: %s", name, _kind(error))
         else:
             log.error("%s: a bug: %s", name, _kind(error))
             self._reject(job, Reject("bug", _kind(error)), tally)
+
+    def _blame(self, job: Job, error: Exception, sick: list[Job]) -> None:
+        """Strike a job that wanted more memory than it may have; hold others in suspicion until it shows that the machine is well."""
+        if self._memory and isinstance(error, MemoryError):
+            self._spool.strike(job.path.name)
+        elif _may_be_its_own_fault(error):
+            sick.append(job)
 
     def _is_study(self, job: Job) -> bool:
         return job.path.parent == self._spool.studies

@@ -18,7 +18,7 @@ from dicomrx.errors import ConfigError
 from dicomrx.spool.binding import Binding
 from dicomrx.spool.layout import Spool
 from dicomrx.vault import State, open_bound
-from tests.unit.vault_files import child, original, who
+from tests.unit.vault_files import child, original, put, who
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def use(spool: Spool, path: Path, *names: str) -> None:
         for name in names:
             patient = state.patient(who(name))
             spool.binding.note_number(patient.number)
-            spool.binding.note_position(*state.vault.append(original(patient, f"2.25.{patient.number}"), io.BytesIO(b"original")))
+            spool.binding.note_position(*put(state, original(patient, f"2.25.{patient.number}"), io.BytesIO(b"original")))
 
 
 def test_a_spool_keeps_the_id_it_was_given(binding: Binding, tmp_path: Path) -> None:
@@ -240,7 +240,7 @@ def test_a_state_that_lacks_an_original_in_use_is_refused(spool: Spool, tmp_path
 def test_a_state_that_was_only_ahead_goes_on(spool: Spool, tmp_path: Path) -> None:
     """A crash between the state's commit and the spool's note."""
     with open_bound(tmp_path / "state", spool) as state:
-        state.vault.append(original(state.patient(who("one"))), io.BytesIO(b"original"))
+        put(state, original(state.patient(who("one"))), io.BytesIO(b"original"))
     with open_bound(tmp_path / "state", spool) as state:
         assert state.patient(who("two")).number == 2
 
@@ -262,14 +262,14 @@ import io, itertools, sys
 from pathlib import Path
 from dicomrx.spool.layout import Spool
 from dicomrx.vault import open_bound
-from tests.unit.vault_files import original, who
+from tests.unit.vault_files import original, put, who
 spool = Spool.open(Path(sys.argv[1]), Path(sys.argv[2]), make=True)
 with open_bound(Path(sys.argv[3]), spool) as state:
     print("bound", flush=True)
     for number in itertools.count():
         patient = state.patient(who(f"{sys.argv[4]} {number}"))
         spool.binding.note_number(patient.number)
-        spool.binding.note_position(*state.vault.append(original(patient, f"2.25.{number}"), io.BytesIO(b"original")))
+        spool.binding.note_position(*put(state, original(patient, f"2.25.{number}"), io.BytesIO(b"original")))
 """
 
 

@@ -55,8 +55,8 @@ class Gateway:
     def __init__(self, root: Path, profile: deid.Profile = deid.BASIC) -> None:
         self.spool = Spool.open(root / "storage", root / "zips", make=True)
         self.state = open_bound(root / "state", self.spool)
-        self._stage = Anonymize(self.spool, self.state, profiles=Profiles(profile, {}), burned_in="pass", issuers={}, placeholders=())
-        self._intake = Intake(self.spool)
+        self.stage = Anonymize(self.spool, self.state, profiles=Profiles(profile, {}), burned_in="pass", issuers={}, placeholders=())
+        self.intake = Intake(self.spool)
         self.taken = 0
 
     def take(self, file: bytes) -> Path | None:
@@ -64,9 +64,9 @@ class Gateway:
         shutil.rmtree(self.spool.studies)
         self.spool.studies.mkdir()
         self.taken += 1
-        path = self.spool.incoming / receive(self._intake, file, 1, self.taken).name
+        path = self.spool.incoming / receive(self.intake, file, 1, self.taken).name
         try:
-            self._stage.process(Job(path))
+            self.stage.process(Job(path))
         except Reject:
             path.unlink()
             return None
@@ -87,7 +87,7 @@ class Gateway:
                     yield out.getvalue()
 
     def close(self) -> None:
-        self._intake.stop(cut=False)
+        self.intake.stop(cut=False)
         self.state.close()
         self.spool.close()
 

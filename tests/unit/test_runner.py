@@ -597,7 +597,7 @@ def test_jobs_are_done_together_in_their_order_and_each_has_its_own_outcome(spoo
     stage = EatTogether(spool.incoming, raising(OSError(errno.ENOSPC, "full"), "b"))
     tally = Runner(stage, spool).once()
     assert stage.together[:2] == [["a", "b", "c"], ["d", "e"]]
-    assert (tally.names, tally.done) == (set("acde"), 4)
+    assert (tally.names, tally.done) == (set(map(hash, "acde")), 4)
     assert tally.deferred == 1
 
 
@@ -654,3 +654,25 @@ def test_what_takes_too_long_of_the_processor_ends_its_process_and_is_quarantine
     assert ends == [-signal.SIGPROF] * STRIKES + [0]
     assert [reason for _, reason, _ in put_aside(spool)] == ["three-strikes"]
     assert names(spool.incoming) == []
+
+
+def test_what_wants_too_much_memory_costs_only_itself_and_is_quarantined_the_third_time(spool: Spool) -> None:
+    block, most = 64 << 20, 256 << 20  # blocks of which none is taken from what was freed before
+
+    def hoard(blocks: int) -> list[bytearray]:
+        return [bytearray(block) for _ in range(blocks)]
+
+    put(spool, "endless", "y", "z")
+    stage = EatTogether(spool.incoming, lambda job: hoard(8 if job.path.name == "endless" else 2).clear())
+    one = Runner(stage, spool, memory=_data_of_this_process() + most)
+    passes = [one.once() for _ in range(STRIKES)]
+    assert [tally.rejected for tally in passes] == [0, 0, 1]
+    assert sorted(stage.done) == ["y", "z"]
+    assert [reason for _, reason, _ in put_aside(spool)] == ["three-strikes"]
+    assert names(spool.run_dir / "strikes") == []
+    assert len(hoard(8)) == 8, "the limit is for attempts alone"
+
+
+def _data_of_this_process() -> int:
+    (line,) = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmData:")]
+    return int(line.split()[1]) * 1024

@@ -1,6 +1,7 @@
 import os
 import stat
 import time
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -283,3 +284,33 @@ def test_a_crash_between_reason_and_move_leaves_an_input_that_is_quarantined_aga
     die(spool, intake)
     quarantine.put_aside(spool, spool.incoming / arrival.name, "anonymize", "bug")
     assert names(folder) == [f"{stem}.dcm", f"{stem}.json"]
+
+
+def test_a_backlog_is_told_in_portions_in_the_order_of_its_begin(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(incoming, "_PORTION", 3)
+    intake = Intake(spool)
+    told = [receive(intake, number=number).name for number in range(1, 9)]
+    drop(spool, "foreign")
+    drop(spool, ".hidden")
+    backlog = incoming.backlog(spool)
+    assert next(backlog) == told[0]
+    (spool.incoming / told[0]).unlink()
+    (spool.incoming / told[5]).unlink()  # another process has done it, before its portion is read
+    receive(intake, number=9)  # for the next time
+    assert list(backlog) == [*told[1:5], *told[6:]]
+
+
+def test_a_backlog_is_told_in_little_memory(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(incoming, "_PORTION", 250)
+    spool.ledger.register("0123abcd")
+    now = spool.now()
+    for number in range(4000):
+        (spool.incoming / Arrival(now - 1, now, "0123abcd", 1, number).name).touch()
+    tracemalloc.start()
+    try:
+        told = sum(1 for _ in incoming.backlog(spool))
+        listed = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert told == 4000
+    assert listed < 250_000

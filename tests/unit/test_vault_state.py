@@ -17,14 +17,14 @@ import pytest
 
 from dicomrx.errors import CannotCreateError, ConfigError, NoInputError, PermissionRefused
 from dicomrx.vault import State
-from tests.unit.vault_files import original, who
+from tests.unit.vault_files import original, put, who
 
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     """A state with one patient and one original."""
     with State.open(tmp_path / "state", create=True) as state:
-        state.vault.append(original(state.patient(who("one"))), BytesIO(b"original"))
+        put(state, original(state.patient(who("one"))), BytesIO(b"original"))
     return state.path
 
 
@@ -34,7 +34,7 @@ def test_a_new_state_is_the_owners_alone_and_names_its_key_once(tmp_path: Path) 
         with State.open(tmp_path / "deep" / "state", create=True) as state:
             key = tmp_path / "deep" / "state" / "site.key"
             assert state.new_key_path == key
-            state.vault.append(original(state.patient(who("one"))), BytesIO(b"original"))
+            put(state, original(state.patient(who("one"))), BytesIO(b"original"))
     finally:
         os.umask(before)
     assert key.stat().st_mode & 0o777 == 0o600
@@ -196,7 +196,7 @@ def read_as_nobody(path: Path, whose: str) -> subprocess.CompletedProcess[bytes]
 def test_originals_are_read_with_the_right_to_read_alone(others_folder: Path, index: bool) -> None:
     path = others_folder / "state"
     with State.open(path, create=True) as state:
-        state.vault.append(original(state.patient(who("one"))), BytesIO(b"original"))
+        put(state, original(state.patient(who("one"))), BytesIO(b"original"))
     if not index:
         (path / "vault" / "index.sqlite").unlink()
     for entry in (*path.rglob("*"), path):

@@ -1,6 +1,7 @@
 """Originals: encrypted, appended, found by every process at once, and given back byte for byte or not at all."""
 
 import io
+import json
 import os
 import random
 import re
@@ -10,17 +11,21 @@ import subprocess
 import sys
 import time
 import tracemalloc
+import zlib
 from hashlib import sha256
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from hypothesis import given
 from hypothesis import strategies as st
 
 from dicomrx.errors import ConfigError, NoInputError, PermissionRefused
 from dicomrx.vault import Record, State
-from dicomrx.vault.segments import FRAME, decrypt, scan
-from tests.unit.vault_files import child, content, original, restored, who
+from dicomrx.vault.keys import record_key
+from dicomrx.vault.opening import decrypt
+from dicomrx.vault.segments import FRAME, scan
+from tests.unit.vault_files import child, content, original, put, restored, who
 
 # Appends original after original, and says so when the vault does; argument 2 is where their numbers begin, 3 how many bytes at most.
 APPEND = """
@@ -28,13 +33,13 @@ import itertools, os, random, sys
 from io import BytesIO
 from pathlib import Path
 from dicomrx.vault import State
-from tests.unit.vault_files import content, original, who
+from tests.unit.vault_files import content, original, put, who
 
 state = State.open(Path(sys.argv[1]), create=True)
 first, most = int(sys.argv[2]), int(sys.argv[3])
 for number in itertools.count(first):
     data = content(number, random.Random(number).randrange(most))
-    state.vault.append(original(state.patient(who(f"patient {number % 3}")), f"2.25.{number}", data), BytesIO(data))
+    put(state, original(state.patient(who(f"patient {number % 3}")), f"2.25.{number}", data), BytesIO(data))
     os.write(1, f"{number}\\n".encode())
 """
 
@@ -49,7 +54,7 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with State.open(tmp_path_factory.mktemp("filled") / "state", create=True) as state:
         for number in (1, 2, 3):
             data = content(number, 100 * number)
-            state.vault.append(original(state.patient(who("one")), f"2.25.{number}", data), io.BytesIO(data))
+            put(state, original(state.patient(who("one")), f"2.25.{number}", data), io.BytesIO(data))
     return state.path
 
 
@@ -68,7 +73,7 @@ def segment(path: Path) -> Path:
 def test_an_original_of_any_size_comes_back_byte_for_byte(tmp_path: Path, size: int) -> None:
     data = content(1, size)
     with State.open(tmp_path / "state", create=True) as state:
-        position = state.vault.append(original(state.patient(who("one"))), io.BytesIO(data))
+        position = put(state, original(state.patient(who("one"))), io.BytesIO(data))
         assert position == (segment(state.path).name, segment(state.path).stat().st_size)
         assert restored(state, "2.25.3") == [data]
     with State.open(state.path, create=False) as reader:
@@ -79,10 +84,10 @@ def test_an_original_of_any_size_comes_back_byte_for_byte(tmp_path: Path, size: 
 @pytest.mark.parametrize("length", [1, 1024, FRAME - 1, FRAME, 2 * FRAME + 1])
 @pytest.mark.parametrize("behind", [0, 8])
 def test_pixels_are_not_kept_and_come_back_in_their_place(tmp_path: Path, begin: int, length: int, behind: int) -> None:
-    pixels, data = range(begin, begin + length), content(1, begin + length + behind)
+    pixels, data, dataset = range(begin, begin + length), content(1, begin + length + behind), min(begin, 200)
     file = io.BytesIO(b"another header" + data[pixels.start : pixels.stop] + b"another tail")
     with State.open(tmp_path / "state", create=True) as state:
-        state.vault.append(original(state.patient(who("one")), data=data, pixels=pixels), io.BytesIO(data))
+        put(state, original(state.patient(who("one")), data=data, dataset=dataset, pixels=pixels), io.BytesIO(data))
         (record,) = state.vault.find("2.25.3")
         assert segment(state.path).stat().st_size < begin + behind + 1500
         out = io.BytesIO()
@@ -101,7 +106,7 @@ def test_what_an_instance_had_comes_back_oldest_first(tmp_path_factory: pytest.T
     path = tmp_path_factory.mktemp("vault") / "state"
     for data in originals:  # each from another process's segment
         with State.open(path, create=True) as state:
-            state.vault.append(original(state.patient(who("one")), data=data), io.BytesIO(data))
+            put(state, original(state.patient(who("one")), data=data), io.BytesIO(data))
     with State.open(path, create=True) as state:
         assert restored(state, "2.25.3") == originals
         assert state.vault.find("2.25.4") == []
@@ -128,7 +133,7 @@ def test_the_segments_show_neither_content_nor_its_digests(filled: Path) -> None
 
 def test_equal_originals_look_different(tmp_path: Path) -> None:
     with State.open(tmp_path / "state", create=True) as state:
-        ends = [state.vault.append(original(state.patient(who("one")), f"2.25.{n}"), io.BytesIO(bytes(64))).end for n in (1, 2)]
+        ends = [put(state, original(state.patient(who("one")), f"2.25.{n}"), io.BytesIO(bytes(64))).end for n in (1, 2)]
         raw = segment(state.path).read_bytes()
     assert raw[ends[0] - 64 : ends[0]] != raw[ends[1] - 64 : ends[1]]
 
@@ -171,7 +176,7 @@ def frames(whole: bytes) -> tuple[bytes, list[bytes]]:
 def test_frames_dropped_swapped_or_doubled_are_refused(tmp_path: Path, order: list[int], pixels: range) -> None:
     data = content(1, 2 * FRAME + len(pixels))
     with State.open(tmp_path / "state", create=True) as state:
-        state.vault.append(original(state.patient(who("one")), data=data, pixels=pixels), io.BytesIO(data))
+        put(state, original(state.patient(who("one")), data=data, pixels=pixels), io.BytesIO(data))
         (record,) = state.vault.find("2.25.3")
         head, parts = frames(segment(state.path).read_bytes())
         assert len(parts) == 3
@@ -187,7 +192,7 @@ def test_frames_dropped_swapped_or_doubled_are_refused(tmp_path: Path, order: li
 
 def test_a_frame_of_content_cannot_be_made_the_end(tmp_path: Path) -> None:
     with State.open(tmp_path / "state", create=True) as state:
-        state.vault.append(original(state.patient(who("one"))), io.BytesIO(bytes(2 * FRAME)))
+        put(state, original(state.patient(who("one"))), io.BytesIO(bytes(2 * FRAME)))
         (record,) = state.vault.find("2.25.3")
         head, (first, second, proof) = frames(segment(state.path).read_bytes())
         segment(state.path).write_bytes(head + first + bytes([second[0] | 0x80]) + second[1:] + proof)
@@ -213,16 +218,74 @@ def test_another_patients_key_does_not_open_a_record(filled: Path) -> None:
 
 def test_a_record_of_another_version_says_so(copy: Path) -> None:
     path = segment(copy)
-    path.write_bytes(path.read_bytes().replace(b'"version": 2', b'"version": 1'))
+    path.write_bytes(path.read_bytes().replace(b'"version": 3', b'"version": 1'))
     (copy / "vault" / "index.sqlite").unlink()
     with State.open(copy, create=False) as state, pytest.raises(PermissionRefused, match="another version"):
         restored(state, "2.25.1")
 
 
+def by_hand(state: State, data: bytes, pixels: range, facts: dict[str, str], **more: int) -> Record:
+    """A record as its description says, with these facts and more in its header."""
+    patient, salt = state.patient(who("one")), bytes(16)
+    one = original(patient)
+    header = {"study": one.study, "series": one.series, "instance": one.instance, "patient": 1, "profile": "basic", "order": 0}
+    clear = json.dumps(
+        {**header, "same": "", "output_sha256": "", "pixels": [pixels.start, pixels.stop], "salt": salt.hex(), **more}
+    ).encode()
+    kept = [zlib.compress(part) for part in (data[: pixels.start], data[pixels.stop :]) if part]
+    cipher, raw = AESGCM(record_key(patient.data_key, salt)), b"DXR1" + len(clear).to_bytes(4, "big") + clear
+    for number, plain in enumerate([*kept, json.dumps({**facts, "size": len(data)}).encode()]):
+        last = number == len(kept)
+        sealed = cipher.encrypt(number.to_bytes(11, "big") + bytes([last]), plain, clear)
+        raw += (len(sealed) | last << 31).to_bytes(4, "big") + sealed
+    (state.path / "vault" / "0123456789abcdef.seg").write_bytes(raw)
+    (record,) = state.vault.find(one.instance)
+    return record
+
+
+@pytest.mark.parametrize("pixels", [range(0), range(300, 5000)])
+def test_a_record_of_the_version_before_comes_back(tmp_path: Path, pixels: range) -> None:
+    """It has one SHA-256 of the whole original, and no word of where its data set begins."""
+    data, out = content(1, 6000), io.BytesIO()
+    with State.open(tmp_path / "state", create=True) as state:
+        record = by_hand(state, data, pixels, {"sha256": sha256(data).hexdigest()}, version=2)
+        state.vault.restore(record, out, io.BytesIO(data[pixels.start : pixels.stop]))
+        assert out.getvalue() == data
+        if pixels:
+            with pytest.raises(PermissionRefused, match="pixels"):
+                state.vault.restore(record, io.BytesIO(), io.BytesIO(bytes(len(pixels))))
+
+
+@pytest.mark.parametrize("wrong", ["", "head_sha256", "dataset_sha256"])
+def test_head_and_data_set_are_both_proven(tmp_path: Path, wrong: str) -> None:
+    data, out = content(1, 6000), io.BytesIO()
+    facts = {"head_sha256": sha256(data[:100]).hexdigest(), "dataset_sha256": sha256(data[100:]).hexdigest()}
+    if wrong:
+        facts[wrong] = sha256(b"other").hexdigest()
+    with State.open(tmp_path / "state", create=True) as state:
+        record = by_hand(state, data, range(0), facts, version=3, dataset=100)
+        if wrong:
+            with pytest.raises(PermissionRefused, match="tampered"):
+                state.vault.restore(record, out)
+        else:
+            state.vault.restore(record, out)
+            assert out.getvalue() == data
+
+
+def test_a_data_set_that_is_not_what_was_said_of_it_is_not_given_back(tmp_path: Path) -> None:
+    """The vault does not read all of it: whoever wrote the output has told its digest."""
+    data = content(1, 500)
+    with State.open(tmp_path / "state", create=True) as state:
+        state.vault.append(original(state.patient(who("one")), data=data, dataset=100), io.BytesIO(data[:-1] + b"?"), 0)
+        state.vault.sync()
+        with pytest.raises(PermissionRefused, match="tampered"):
+            restored(state, "2.25.3")
+
+
 def test_a_forgotten_patients_originals_are_gone(tmp_path: Path) -> None:
     with State.open(tmp_path / "state", create=True) as state:
         for name, instance in (("one", "2.25.1"), ("two", "2.25.2")):
-            state.vault.append(original(state.patient(who(name)), instance), io.BytesIO(b"original"))
+            put(state, original(state.patient(who(name)), instance), io.BytesIO(b"original"))
         import sqlite3
 
         database = sqlite3.connect(state.path / "identities.sqlite")
@@ -247,7 +310,7 @@ def test_a_writer_killed_at_any_moment_loses_nothing_it_had_promised(tmp_path: P
                 promised += map(int, process.communicate()[0].split())
             assert process.returncode == -signal.SIGKILL
             assert restored(beside, f"2.25.{promised[-1]}") == [appended(promised[-1], most)]
-        beside.vault.append(original(beside.patient(who("one")), "2.25.1"), io.BytesIO(b"after"))
+        put(beside, original(beside.patient(who("one")), "2.25.1"), io.BytesIO(b"after"))
         assert restored(beside, "2.25.1") == [b"after"]
     (beside.path / "vault" / "index.sqlite").unlink()
     with State.open(beside.path, create=True) as state:
@@ -280,8 +343,8 @@ def test_an_unfinished_record_is_not_seen_until_it_is_whole(tmp_path: Path) -> N
                 looks.append(reader.vault.find("2.25.3"))
                 return super().read(size)
 
-        state.vault.append(original(state.patient(who("one"))), Slow(bytes(FRAME + 1)))
-        assert looks == [[], [], []]
+        put(state, original(state.patient(who("one"))), Slow(content(1, 3 * FRAME)))
+        assert looks == [[], [], [], []]
         assert len(reader.vault.find("2.25.3")) == 1
 
 
@@ -291,7 +354,7 @@ def test_a_segment_that_comes_in_the_same_tick_is_seen(tmp_path: Path) -> None:
         folder = state.path / "vault"
         assert beside.vault.find("2.25.3") == []
         before = folder.stat()
-        state.vault.append(original(state.patient(who("one"))), io.BytesIO(b"original"))
+        put(state, original(state.patient(who("one"))), io.BytesIO(b"original"))
         os.utime(folder, ns=(before.st_atime_ns, before.st_mtime_ns))
         assert len(beside.vault.find("2.25.3")) == 1
 
@@ -321,9 +384,9 @@ def test_a_broken_index_stops_the_writer_with_a_word_and_no_reader(copy: Path) -
 
 def test_an_index_newer_than_the_segments_finds_only_what_is_there(tmp_path: Path) -> None:
     with State.open(tmp_path / "state", create=True) as state:
-        state.vault.append(original(state.patient(who("one")), "2.25.1"), io.BytesIO(b"old"))
+        put(state, original(state.patient(who("one")), "2.25.1"), io.BytesIO(b"old"))
         older = segment(state.path).read_bytes()
-        state.vault.append(original(state.patient(who("one")), "2.25.2"), io.BytesIO(b"new"))
+        put(state, original(state.patient(who("one")), "2.25.2"), io.BytesIO(b"new"))
         state.vault.find("2.25.2")
     segment(state.path).write_bytes(older)
     with State.open(state.path, create=True) as state:
@@ -335,7 +398,7 @@ def test_the_index_is_written_by_the_thousand_and_answers_as_before(tmp_path: Pa
     with State.open(tmp_path / "state", create=True) as state:
         patient = state.patient(who("one"))
         for number in range(2100):
-            state.vault.append(original(patient, f"2.25.{number}"), io.BytesIO(b"%d" % number), flush=False)
+            state.vault.append(original(patient, f"2.25.{number}", b"%d" % number), io.BytesIO(b"%d" % number), 0)
         state.vault.sync()
         assert restored(state, "2.25.7") == [b"7"]
         assert restored(state, "2.25.2099") == [b"2099"]
@@ -353,6 +416,14 @@ def test_memory_stays_flat_for_a_large_original(tmp_path: Path, pixels: range) -
     class Endless(io.RawIOBase):
         left = size
 
+        def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
+            assert whence == io.SEEK_SET
+            self.left = size - offset
+            return offset
+
+        def tell(self) -> int:
+            return size - self.left
+
         def read(self, count: int = -1, /) -> bytes:
             taken = min(self.left, count)
             self.left -= taken
@@ -366,10 +437,11 @@ def test_memory_stays_flat_for_a_large_original(tmp_path: Path, pixels: range) -
             return len(data)
 
     with State.open(tmp_path / "state", create=True) as state:
-        patient, sink = state.patient(who("one")), Sink()
+        one, sink = original(state.patient(who("one")), data=bytes(size), pixels=pixels), Sink()
         tracemalloc.start()
         try:
-            state.vault.append(original(patient, pixels=pixels), Endless())  # type: ignore[arg-type]
+            state.vault.append(one, Endless(), 0)  # type: ignore[arg-type]
+            state.vault.sync()
             state.vault.restore(state.vault.find("2.25.3")[0], sink, Endless())  # type: ignore[arg-type]
             peak = tracemalloc.get_traced_memory()[1]
         finally:
@@ -388,25 +460,25 @@ class Broken(io.BytesIO):
 
 def test_an_original_that_cannot_be_read_leaves_nothing_behind(tmp_path: Path) -> None:
     with State.open(tmp_path / "state", create=True) as state, State.open(tmp_path / "state", create=False) as beside:
-        state.vault.append(original(state.patient(who("one")), "2.25.1"), io.BytesIO(b"before"))
+        put(state, original(state.patient(who("one")), "2.25.1"), io.BytesIO(b"before"))
         size = segment(state.path).stat().st_size
         with pytest.raises(OSError, match="broken"):
-            state.vault.append(original(state.patient(who("one")), "2.25.2"), Broken(bytes(2 * FRAME)))
+            put(state, original(state.patient(who("one")), "2.25.2"), Broken(bytes(2 * FRAME)))
         assert segment(state.path).stat().st_size == size
-        state.vault.append(original(state.patient(who("one")), "2.25.2"), io.BytesIO(b"after"))
+        put(state, original(state.patient(who("one")), "2.25.2"), io.BytesIO(b"after"))
         for one in (state, beside):
             assert [restored(one, f"2.25.{number}") for number in (1, 2)] == [[b"before"], [b"after"]]
 
 
 def test_a_batch_that_is_lost_is_not_called_durable(tmp_path: Path) -> None:
     with State.open(tmp_path / "state", create=True) as state:
-        state.vault.append(original(state.patient(who("one")), "2.25.1"), io.BytesIO(b"kept"))
-        state.vault.append(original(state.patient(who("one")), "2.25.2"), io.BytesIO(b"lost"), flush=False)
+        put(state, original(state.patient(who("one")), "2.25.1"), io.BytesIO(b"kept"))
+        state.vault.append(original(state.patient(who("one")), "2.25.2"), io.BytesIO(b"lost"), 0)
         with pytest.raises(OSError, match="broken"):
-            state.vault.append(original(state.patient(who("one")), "2.25.3"), Broken(b"torn"), flush=False)
+            state.vault.append(original(state.patient(who("one")), "2.25.3"), Broken(b"torn"), 0)
         with pytest.raises(OSError, match="vault"):
             state.vault.sync()
-        state.vault.append(original(state.patient(who("one")), "2.25.2"), io.BytesIO(b"again"), flush=False)
+        state.vault.append(original(state.patient(who("one")), "2.25.2", b"again"), io.BytesIO(b"again"), 0)
         state.vault.sync()
         assert [restored(state, f"2.25.{number}") for number in (1, 2, 3)] == [[b"kept"], [b"again"], []]
 
@@ -416,15 +488,15 @@ import os, sys
 from io import BytesIO
 from pathlib import Path
 from dicomrx.vault import State
-from tests.unit.vault_files import original, who
+from tests.unit.vault_files import original, put, who
 
 state = State.open(Path(sys.argv[1]), create=True)
 patient = state.patient(who("one"))
 if sys.argv[2] == "append":
-    state.vault.append(original(patient), BytesIO(b"original"))
+    put(state, original(patient), BytesIO(b"original"))
 if sys.argv[2] == "batch":
-    state.vault.append(original(patient), BytesIO(b"original"), flush=False)
-    state.vault.append(original(patient, "2.25.4"), BytesIO(b"original"), flush=False)
+    state.vault.append(original(patient), BytesIO(b"original"), 0)
+    state.vault.append(original(patient, "2.25.4"), BytesIO(b"original"), 0)
     state.vault.sync()
 if sys.argv[2] == "find":
     state.vault.find("2.25.3")
@@ -437,7 +509,9 @@ os.write(1, b"durable\\n")
 def test_a_record_is_on_disk_before_it_is_relied_on(tmp_path: Path, how: str) -> None:
     with State.open(tmp_path / "state", create=True) as state:
         if how == "find":  # what a dead writer left unsynced
-            state.vault.append(original(state.patient(who("one"))), io.BytesIO(b"original"), flush=False)
+            state.vault.append(original(state.patient(who("one")), data=b"original"), io.BytesIO(b"original"), 0)
+            assert state.vault._writer is not None
+            state.vault._writer._write()
     trace = tmp_path / "trace"
     command = ["strace", "-f", "-y", "-e", "trace=write,fsync", "-o", str(trace), sys.executable, "-c", SYNCED, str(state.path), how]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
@@ -452,16 +526,16 @@ def test_a_record_is_on_disk_before_it_is_relied_on(tmp_path: Path, how: str) ->
 def test_a_full_disk_is_said_by_append_and_later_records_are_good(tmp_path: Path) -> None:
     script = (
         "import io, os, resource, signal, sys; from pathlib import Path; from dicomrx.vault import State\n"
-        "from tests.unit.vault_files import original, restored, who\n"
+        "from tests.unit.vault_files import original, put, restored, who\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "state = State.open(Path(sys.argv[1]), create=True); patient = state.patient(who('one'))\n"
-        "state.vault.append(original(patient, '2.25.1'), io.BytesIO(b'before'))\n"
+        "put(state, original(patient, '2.25.1'), io.BytesIO(b'before'))\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, resource.RLIM_INFINITY))\n"
-        "try:\n    state.vault.append(original(patient, '2.25.2'), io.BytesIO(os.urandom(3 << 20)))\n"
+        "try:\n    put(state, original(patient, '2.25.2'), io.BytesIO(os.urandom(3 << 20)))\n"
         "except OSError:\n    pass\n"
         "else:\n    sys.exit('no error')\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))\n"
-        "state.vault.append(original(patient, '2.25.3'), io.BytesIO(b'after'))\n"
+        "put(state, original(patient, '2.25.3'), io.BytesIO(b'after'))\n"
         "assert [restored(state, f'2.25.{n}') for n in (1, 2, 3)] == [[b'before'], [], [b'after']]\n"
     )
     subprocess.run([sys.executable, "-c", script, tmp_path / "state"], check=True)
@@ -472,7 +546,7 @@ def test_segments_are_the_owners_alone_whatever_the_umask(tmp_path: Path) -> Non
     before = os.umask(0)
     try:
         with State.open(tmp_path / "state", create=True) as state:
-            state.vault.append(original(state.patient(who("one"))), io.BytesIO(b"original"))
+            put(state, original(state.patient(who("one"))), io.BytesIO(b"original"))
     finally:
         os.umask(before)
     files = [path for path in (state.path / "vault").iterdir() if path.suffix in {".seg", ".sqlite"}]

@@ -6,10 +6,11 @@ import random
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 
-from dicomrx.vault import Original, Patient, Placeholders, State, Who, identify
+from dicomrx.vault import Original, Patient, Placeholders, Position, State, Who, identify
 
 OURS = Placeholders()
 
@@ -24,7 +25,9 @@ def who(patient_id: str = "", study: str = "", /, **facts: str) -> Who:
     return identify(patient_id=patient_id, study_uid=study or f"study of {patient_id}", placeholders=OURS, **says)
 
 
-def original(patient: Patient, instance: str = "2.25.3", data: bytes = b"", *, made: str = "made", pixels: range = range(0)) -> Original:
+def original(
+    patient: Patient, instance: str = "2.25.3", data: bytes = b"", *, made: str = "made", dataset: int = 0, pixels: range = range(0)
+) -> Original:
     return Original(
         study="2.25.1",
         series="2.25.2",
@@ -32,10 +35,19 @@ def original(patient: Patient, instance: str = "2.25.3", data: bytes = b"", *, m
         patient=patient,
         profile="basic",
         output_sha256=sha256(made.encode()).hexdigest(),
-        dataset_sha256=sha256(data).hexdigest(),
+        dataset_sha256=sha256(data[dataset:]).hexdigest(),
         transfer_syntax="1.2.840.10008.1.2.1",
+        dataset=dataset,
         pixels=pixels,
     )
+
+
+def put(state: State, one: Original, source: io.BytesIO) -> Position:
+    """Put an original in, durably, with the digest of what it is made of."""
+    one = replace(one, dataset_sha256=sha256(source.getvalue()[one.dataset :]).hexdigest())
+    position = state.vault.append(one, source, len(state.vault.find(one.instance)))
+    state.vault.sync()
+    return position
 
 
 def restored(state: State, instance: str) -> list[bytes]:

@@ -38,7 +38,8 @@ def _threads(name: str, settings: Settings) -> int:
 
 def _run(name: str, spool: Spool, settings: Settings, *, once: bool) -> int:
     with STAGES[name].build(spool, settings) as stage:
-        runner = Runner(stage, spool, STAGES[name].rescan_s, _threads(name, settings), STAGES[name].cpu_s)
+        definition = STAGES[name]
+        runner = Runner(stage, spool, definition.rescan_s, _threads(name, settings), definition.cpu_s, definition.memory)
         with stopping(runner.stop):
             if once:
                 return exit_code(runner.once())

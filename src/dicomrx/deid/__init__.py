@@ -12,7 +12,7 @@ from dicomrx.deid.refusals import check
 from dicomrx.deid.scan import Needles, needles, proves, survivors
 from dicomrx.deid.second_look import look_again
 from dicomrx.deid.site_profile import site_profile
-from dicomrx.deid.writing import pieces, write
+from dicomrx.deid.writing import parts, write
 
 __all__ = [
     "BASIC",
@@ -33,7 +33,7 @@ __all__ = [
     "named_profile",
     "needles",
     "outline",
-    "pieces",
+    "parts",
     "proves",
     "pseudonymous_uid",
     "read",

@@ -19,6 +19,10 @@ class Bulk:
         self._stream = stream
         self.place = place
 
+    def lies_in(self, stream: BinaryIO) -> bool:
+        """True where that is its stream."""
+        return self._stream is stream
+
     def __len__(self) -> int:
         return len(self.place)
 

@@ -41,23 +41,24 @@ def file_meta(dataset: DataSet, transfer_syntax: str) -> DataSet:
 
 def write(output: Output, stream: BinaryIO) -> None:
     """The file of an output of `deidentify`."""
-    stream.writelines(pieces(output))
+    for part in parts(output):
+        stream.writelines([part] if isinstance(part, bytes) else part.chunks())
 
 
-def pieces(output: Output) -> Iterator[bytes]:
-    """The same in pieces: an empty preamble, the file meta, and the data set; none is big, however big the pixels are."""
-    meta = b"".join(_pieces(_encoded(output.meta, META)))
+def parts(output: Output) -> Iterator[Value]:
+    """The same in parts: an empty preamble, the file meta, and the data set; small values joined, big ones left where they are."""
+    meta = b"".join(_chunks(_encoded(output.meta, META)))
     length = raw(0x00020000, "UL", struct.pack("<I", len(meta)), META)
     head = [bytes(128) + b"DICM", *_encoded(DataSet({length.tag: length}), META), meta]
     dataset = _encoded(output.dataset, output.encoding)
     if output.encoding.deflated:
-        yield from (*_pieces(head), *_deflated(_pieces(dataset)))
+        yield from (*head, *_deflated(_chunks(_joined(dataset))))
     else:
-        yield from _pieces([*head, *dataset])
+        yield from _joined([*head, *dataset])
 
 
-def _pieces(values: Iterable[Value]) -> Iterator[bytes]:
-    """Small values joined, big ones in chunks."""
+def _joined(values: Iterable[Value]) -> Iterator[Value]:
+    """Small values joined."""
     small: list[bytes] = []
     for value in values:
         if isinstance(value, bytes):
@@ -65,8 +66,17 @@ def _pieces(values: Iterable[Value]) -> Iterator[bytes]:
         else:
             yield b"".join(small)
             small.clear()
-            yield from value.chunks()
+            yield value
     yield b"".join(small)
+
+
+def _chunks(values: Iterable[Value]) -> Iterator[bytes]:
+    """Values in chunks of which none is big."""
+    for value in values:
+        if isinstance(value, bytes):
+            yield value
+        else:
+            yield from value.chunks()
 
 
 def _encoded(dataset: DataSet, encoding: Encoding) -> list[Value]:

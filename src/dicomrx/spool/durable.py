@@ -46,13 +46,10 @@ def sync(fd: int) -> None:
         os.fsync(fd)
 
 
-def sync_files(fds: Sequence[int]) -> None:
-    """The same for several files, for little more than the cost of one: all are on their way before the first is waited for."""
+def begin_sync(fd: int) -> None:
+    """Send a file on its way to the disk, so that `sync` waits less: a hint that promises nothing."""
     if _Policy.enabled:
-        for fd in fds:
-            _libc.sync_file_range(fd, ctypes.c_int64(0), ctypes.c_int64(0), _SYNC_FILE_RANGE_WRITE)  # a hint: fsync is what counts
-        for fd in fds:
-            os.fsync(fd)
+        _libc.sync_file_range(fd, ctypes.c_int64(0), ctypes.c_int64(0), _SYNC_FILE_RANGE_WRITE)
 
 
 def sync_directory(path: Path | str) -> None:
@@ -205,13 +202,12 @@ def remove(path: Path) -> None:
         sync_directory(path.parent)
 
 
-def remove_all(paths: Iterable[Path]) -> None:
-    """The same for many files, each directory synced once, when all are gone."""
-    parents = []
-    for path in paths:
-        path.unlink(missing_ok=True)
-        parents.append(path.parent)
-    sync_names(*dict.fromkeys(parents))
+def remove_all(folder: Path, names: Iterable[str]) -> None:
+    """The same for many files of a folder, which is synced once, when all are gone."""
+    for name in names:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(f"{folder}/{name}")
+    sync_directory(folder)
 
 
 def remove_tree(path: Path) -> None:

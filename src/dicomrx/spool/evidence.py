@@ -79,11 +79,11 @@ def sender_of(calling_ae: str) -> str:
     return sha256(calling_ae.encode()).hexdigest()[:_DIGITS] if calling_ae else ""
 
 
-def note(spool: Spool, study: str, sighting: Sighting) -> None:
-    """Write down what an arrival told, before it is filed or goes; the study's lock is held."""
+def note(spool: Spool, study: str, *sightings: Sighting) -> None:
+    """Write down what arrivals told, before they are filed or go; the study's lock is held."""
     path = _path(spool, study)
-    append(path, f"\n{sighting}".encode())
-    if sighting.fate is not Fate.FILED:
+    append(path, "".join(f"\n{sighting}" for sighting in sightings).encode())
+    if any(sighting.fate is not Fate.FILED for sighting in sightings):
         durable.sync_file(path)
 
 

@@ -2,11 +2,12 @@
 
 import contextlib
 import errno
+import heapq
 import logging
 import os
 import stat
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final
@@ -21,6 +22,7 @@ from dicomrx.spool.studies import is_marked, newest_arrival, open_studies
 
 QUIET_S: Final = 5.0
 PATIENCE_S: Final = 3600.0
+_PORTION: Final = 1 << 14
 
 log = logging.getLogger(__name__)
 
@@ -34,25 +36,57 @@ class Listing:
 
 
 def look(spool: Spool) -> Listing:
-    """List `incoming/` once. No arrival: any other name, an unknown run, a stamp in the future."""
-    names = [name for name in os.listdir(spool.incoming) if visible(name)]
-    now = spool.now()  # after the listing: whatever is in it has ended before
+    """List `incoming/` once, before anything in it is judged: what is renamed meanwhile is seen by one of its names."""
+    listing = Listing([], [])
+    for name, arrival in _judged(spool, os.listdir(spool.incoming)):
+        if arrival is None:
+            listing.foreign.append(spool.incoming / name)
+        else:
+            listing.arrivals.append(arrival)
+    listing.arrivals.sort()
+    listing.foreign.sort()
+    return listing
+
+
+def _judged(spool: Spool, names: Iterable[str]) -> Iterator[tuple[str, Arrival | None]]:
+    """The visible ones, and what they tell of. No arrival: any other name, an unknown run, a stamp in the future."""
     known: dict[str, bool] = {}
-    ours, strangers = [], []
-    for name in names:
+    now = spool.now()
+    for name in filter(visible, names):
         arrival = Arrival.parse(name)
         if arrival is not None and arrival.run not in known:
             known[arrival.run] = spool.ledger.knows(arrival.run)
-        if arrival is not None and known[arrival.run] and arrival.begin <= arrival.end <= now:
-            ours.append(arrival)
-        else:
-            strangers.append(spool.incoming / name)
-    return Listing(sorted(ours), sorted(strangers))
+        if arrival is not None and arrival.end > now:
+            now = spool.now()  # it may have come since: whatever was read has ended before this
+        is_ours = arrival is not None and known[arrival.run] and arrival.begin <= arrival.end <= now
+        yield name, arrival if is_ours else None
+
+
+def _streamed(spool: Spool, after: str = "") -> Iterator[str]:
+    """The names that sort behind `after`, however many, in no memory."""
+    with os.scandir(spool.incoming) as entries:
+        yield from (entry.name for entry in entries if entry.name > after)
+
+
+def _foreign(spool: Spool) -> list[Path]:
+    return sorted(spool.incoming / name for name, arrival in _judged(spool, _streamed(spool)) if arrival is None)
 
 
 def arrivals(spool: Spool) -> list[Arrival]:
     """Every arrival not yet filed, by the begin of its reception."""
     return look(spool).arrivals
+
+
+def backlog(spool: Spool) -> Iterator[str]:
+    """The names of those that are there when it begins, in the same order: however many, in little memory."""
+    begun, last = spool.now(), ""
+    while some := heapq.nsmallest(_PORTION, _begun_by(begun, _judged(spool, _streamed(spool, last)))):
+        yield from some
+        last = some[-1]
+
+
+def _begun_by(time_ns: int, judged: Iterable[tuple[str, Arrival | None]]) -> Iterator[str]:
+    return (name for name, arrival in judged if arrival is not None and arrival.begin <= time_ns)
 
 
 @contextlib.contextmanager
@@ -78,11 +112,10 @@ def claimed(path: Path) -> Iterator[BinaryIO | None]:
 
 def finish(spool: Spool, fates: Mapping[Arrival, Fate]) -> None:
     """Note what became of arrivals and remove them from `incoming/`: the last step, when all else is durable."""
-    for arrival, fate in fates.items():
-        spool.ledger.note(arrival, fate)
-    durable.remove_all(spool.incoming / arrival.name for arrival in fates)
-    for arrival in fates:
-        spool.clear_strikes(arrival.name)
+    spool.ledger.note_all(fates)
+    durable.remove_all(spool.incoming, [arrival.name for arrival in fates])
+    for name in spool.struck() & {arrival.name for arrival in fates}:
+        spool.clear_strikes(name)
 
 
 def new_arrival(spool: Spool, number: int, begin: int | None = None) -> Arrival:
@@ -117,7 +150,7 @@ class Adoption:
 
     def run(self) -> list[Arrival]:
         """Adopt what is ready; returns the new arrivals."""
-        entries = [entry for path in look(self._spool).foreign for entry in _walk(path)]
+        entries = [entry for path in _foreign(self._spool) for entry in _walk(path)]
         present = {path for path, _ in entries}
         self._seen = {path: seen for path, seen in self._seen.items() if path in present}
         self._stuck &= present
@@ -129,7 +162,7 @@ class Adoption:
     def pending(self) -> bool:
         """True while something waits to be adopted that this process may adopt."""
         stuck = {self._spool.incoming / path.relative_to(self._spool.incoming).parts[0] for path in self._stuck}
-        return bool(set(look(self._spool).foreign) - stuck)
+        return bool(set(_foreign(self._spool)) - stuck)
 
     def _take(self, path: Path, status: os.stat_result, kernel_now: float) -> Arrival | None:
         quiet = self._is_quiet(path, status, kernel_now)

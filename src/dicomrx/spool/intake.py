@@ -1,9 +1,9 @@
 """The receiver's side of the spool: instances on their way in, and when they are in.
 
-One receiver at a time, of one process or several. The run directory of each, `receiving/<start>.<run>/`, is held while it lives and
-says `open`, or `closed` while it refuses intake; the next process to start removes what a dead one left. What is in it has begun,
-or will in a moment, and is not yet in `incoming/`, which is all that the watermark needs to know. The mtime of `closed` is the watermark's last word: all that is
-refused later had begun no earlier.
+One receiver at a time, of one process or several. The run directory of each, `receiving/<start>.<run>/`, is held while it lives and says
+`open`, or `closed` while it refuses intake; the next process to start removes what a dead one left. What is in it has begun, or will in a
+moment, and is not yet in `incoming/`, which is all that the watermark needs to know. The mtime of `closed` is the watermark's last word:
+all that is refused later had begun no earlier.
 """
 
 import contextlib

@@ -240,6 +240,10 @@ class Spool:
         path = self.run_dir / "strikes" / name
         return path.stat().st_size if path.exists() else 0
 
+    def struck(self) -> set[str]:
+        """The inputs that have failed: few, mostly none."""
+        return set(os.listdir(self.run_dir / "strikes"))
+
     def clear_strikes(self, name: str) -> None:
         """Forget an input's failures: it is done, or put aside."""
         (self.run_dir / "strikes" / name).unlink(missing_ok=True)

@@ -7,7 +7,7 @@ import contextlib
 import json
 import mmap
 import os
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from enum import StrEnum
@@ -38,7 +38,7 @@ class RunLedger:
 
     def note(self, arrival: Arrival, fate: Fate) -> None:
         """Write down what became of an arrival."""
-        write_all(self._fd, f"\n{arrival.association}-{arrival.number} {fate}".encode())
+        write_all(self._fd, _line(arrival, fate).encode())
 
     def close(self) -> None:
         """Once only."""
@@ -71,8 +71,15 @@ class Ledger:
 
     def note(self, arrival: Arrival, fate: Fate) -> None:
         """Write down what became of an arrival."""
-        with contextlib.closing(RunLedger(self._arrivals / arrival.run)) as ledger:
-            ledger.note(arrival, fate)
+        self.note_all({arrival: fate})
+
+    def note_all(self, fates: Mapping[Arrival, Fate]) -> None:
+        """The same for several, one call for all of a run."""
+        lines: defaultdict[str, str] = defaultdict(str)
+        for arrival, fate in fates.items():
+            lines[arrival.run] += _line(arrival, fate)
+        for run, text in lines.items():
+            append(self._arrivals / run, text.encode())
 
     def note_association(self, run: str, facts: Mapping[str, object]) -> None:
         """Write down an association: AE titles, peer, how it ended; nothing of a patient."""
@@ -125,6 +132,10 @@ class Ledger:
                 known = {line for line in lines if line.partition(" ")[2] in set(Fate)}
                 total.update(Fate(line.partition(" ")[2]) for line in known)
         return total
+
+
+def _line(arrival: Arrival, fate: Fate) -> str:
+    return f"\n{arrival.association}-{arrival.number} {fate}"
 
 
 def append(path: Path, line: bytes) -> None:

@@ -67,11 +67,13 @@ class Study:
         """
         found = set()
         for folder in (self.folder, *self._generations):
-            with contextlib.suppress(FileNotFoundError, NotADirectoryError), (folder / series / f"{instance}.dcm").open("rb") as file:
-                durable.sync(file.fileno())
-                durable.sync_names(folder / series, folder, folder.parent)
-                found.add(file_digest(file, "sha256").hexdigest())
-            if (folder / RECEIPT).exists():
+            path = f"{folder}/{series}/{instance}.dcm"
+            if os.path.exists(path):  # mostly not, which costs less than to open it in vain
+                with contextlib.suppress(FileNotFoundError), open(path, "rb") as file:
+                    durable.sync(file.fileno())
+                    durable.sync_names(folder / series, folder, folder.parent)
+                    found.add(file_digest(file, "sha256").hexdigest())
+            if os.path.exists(f"{folder}/{RECEIPT}"):
                 durable.sync_names(folder, folder.parent)
                 found |= {row["sha256"] for row in _manifest_rows(folder) if (row["series"], row["instance"]) == (series, instance)}
         return found

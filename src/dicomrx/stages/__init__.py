@@ -19,7 +19,8 @@ class Definition:
     """How a stage is built from the settings, and whether several of its processes, or threads of one process, share the work.
 
     `makes_spool`: it may be the first to run, and makes a missing spool. `rescan_s`: how often it looks where no event calls it.
-    `cpu_s`: the most that one attempt may take of the processor, where a file may be made to cost much; 0: as much as it needs.
+    `cpu_s`, `memory`: the most that one attempt may take of the processor, and have of memory (bytes), where a file may be made to cost
+    much; 0: as much as it needs.
     """
 
     build: Build
@@ -28,11 +29,12 @@ class Definition:
     makes_spool: bool = False
     rescan_s: float = RESCAN_S
     cpu_s: float = 0.0
+    memory: int = 0
 
 
 # No event tells that a study has been quiet for long enough, nor of a marker; where a look costs much, the runner rests for longer.
 STAGES: Final[Mapping[str, Definition]] = {
-    "anonymize": Definition(anonymize.build, parallel=True, makes_spool=True, cpu_s=300.0),
+    "anonymize": Definition(anonymize.build, parallel=True, makes_spool=True, cpu_s=300.0, memory=2 << 30),
     "watch": Definition(watch.build, rescan_s=0.25),
     "upload": Definition(upload.build, threaded=True, rescan_s=0.5),
 }

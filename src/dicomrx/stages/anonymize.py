@@ -2,31 +2,36 @@
 
 import logging
 import os
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, replace
-from hashlib import sha256
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import BinaryIO, Final
+from traceback import clear_frames
+from typing import BinaryIO, Final, NamedTuple
 
 from dicomrx import deid
 from dicomrx.errors import Reject
+from dicomrx.filing import Filing, Made
 from dicomrx.jobs import Job
 from dicomrx.profiles import Profiles
+from dicomrx.rewriting import Written, rewrite
 from dicomrx.settings import Settings
-from dicomrx.spool import durable, evidence, incoming
+from dicomrx.spool import incoming
 from dicomrx.spool.evidence import Sighting
 from dicomrx.spool.layout import Spool
 from dicomrx.spool.ledger import Fate
 from dicomrx.spool.names import Arrival
-from dicomrx.spool.studies import Study
-from dicomrx.vault import Original, Patient, Placeholders, Position, State, Who, identify, open_bound
+from dicomrx.vault import Original, Patient, Placeholders, State, Who, identify, open_bound
 
-_CHUNK: Final = 1 << 20
 _ADOPTION_WAIT_S: Final = 1.0
 # So many share one wait for the disk; more would gain little, and hold their studies' locks for longer.
 _BATCH: Final = 32
+# Pixels of so many bytes are hashed and written in threads. Not while the next is de-identified: to hand over the interpreter's lock in
+# the midst of that costs more than it gains, as it does for less bytes.
+_LARGE: Final = 1 << 18
+_WRITERS: Final = 2
 
 log = logging.getLogger(__name__)
 
@@ -59,6 +64,7 @@ class Anonymize:
         self._burned_in = burned_in
         self._issuers = issuers
         self._placeholders = Placeholders(placeholders)
+        self._filing = Filing(spool, state.vault)
         self._adoption = incoming.Adoption(spool)
         self._patients: dict[tuple[deid.Identity, str, str | None], Patient] = {}
         self.watched: Sequence[Path] = (spool.incoming,)
@@ -66,8 +72,8 @@ class Anonymize:
     def scan(self) -> Iterator[Job]:
         """The arrivals, in their order; what others dropped is adopted first."""
         self._adoption.run()
-        for arrival in incoming.arrivals(self._spool):
-            yield Job(self._spool.incoming / arrival.name)
+        for name in incoming.backlog(self._spool):
+            yield Job(self._spool.incoming / name)
 
     def ready_in(self) -> float | None:
         """What someone dropped becomes ready within seconds."""
@@ -82,37 +88,39 @@ class Anonymize:
         """The same for several, each made durable together with the others."""
         self._patients.clear()
         failed: dict[Job, Exception] = {}
+        claimed: list[_Claimed] = []
+        begun: list[_Begun] = []
+        made: list[Made] = []
         with ExitStack() as held:
-            taken = []
-            for job in jobs:
-                try:
-                    taken += self._take(job, held)
-                except Exception as error:  # noqa: BLE001  the runner's to judge, and no other arrival's business
-                    failed[job] = error
-            for some in _rounds(taken):
-                failed.update(self._file_all(some))
-        return failed
+            for job in jobs:  # all of them first: another process finds its own batch behind this one, and not between
+                with _noting(failed, job):
+                    claimed += _claim(job, held)
+            for taken in claimed:
+                with _noting(failed, taken.job):
+                    begun.append(self._begin(taken, held))
+            for one, written in zip(begun, _written(begun), strict=True):
+                with _noting(failed, one.job), self._refusing(one.source):
+                    made.append(one.made(written()))
+            outcomes = self._filing.file(made)
+        return failed | {one.job: error for one in begun if isinstance(error := outcomes.get(one.source.arrival), Exception)}
 
-    def _take(self, job: Job, held: ExitStack) -> list["_Taken"]:
-        """Claim an arrival and de-identify it, as long as `held` is; nothing where another process has it."""
-        arrival = Arrival.parse(job.path.name)
-        if arrival is None:
-            raise Reject("bad-name", "not an arrival")
-        file = held.enter_context(incoming.claimed(job.path))
-        if file is None:
-            return []
+    def _begin(self, claimed: "_Claimed", held: ExitStack) -> "_Begun":
+        """De-identify an arrival, as long as `held` is."""
+        job, arrival, file = claimed
         instance = deid.read(file)
         key = self._state.uid_key
         names = Names(*(deid.pseudonymous_uid(key, uid) for uid in (instance.study_uid, instance.series_uid, instance.sop_uid)))
-        try:
-            return [self._deidentified(job, arrival, file, instance, names, held)]
-        except Reject:
-            with Study.locked(self._spool, names.study) as study:
-                evidence.note(self._spool, study.uid, _sighting(arrival, Fate.QUARANTINED, instance, names))
-                study.arrived(arrival.end)
-            raise
+        source = _Source(arrival, file, names, _sighting(arrival, instance, names))
+        with self._refusing(source):
+            original, output = self._deidentified(source, instance)
+        part = self._spool.new_path()
+        held.callback(part.unlink, missing_ok=True)
+        fd = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o660)
+        held.callback(os.close, fd)
+        return _Begun(job, source, part, fd, original, partial(rewrite, file, instance, output, fd))
 
-    def _deidentified(self, job: Job, arrival: Arrival, file: BinaryIO, instance: deid.Instance, names: Names, held: ExitStack) -> "_Taken":
+    def _deidentified(self, source: "_Source", instance: deid.Instance) -> tuple["partial[Original]", deid.Output]:
+        """What is made of an instance, and its original but for the digests of the two."""
         deid.check(instance, self._burned_in)
         patient = self._patient(instance)
         profile = self._profiles.for_ae(instance.calling_ae)
@@ -120,23 +128,27 @@ class Anonymize:
         output = deid.deidentify(instance, context, profile)
         found = deid.look_again(instance, output, patient.pseudonym, profile)
         if found:
-            log.warning("%s: the second look put dummies in %s", arrival.id, ", ".join(sorted(set(found))))
-        part = self._spool.new_path()
-        held.callback(part.unlink, missing_ok=True)
-        fd = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o660)
-        held.callback(os.close, fd)
-        original = Original(
-            study=names.study,
-            series=names.series,
-            instance=names.instance,
+            log.warning("%s: the second look put dummies in %s", source.arrival.id, ", ".join(sorted(set(found))))
+        return partial(
+            Original,
+            study=source.names.study,
+            series=source.names.series,
+            instance=source.names.instance,
             patient=patient,
             profile=profile.label,
-            output_sha256=_write(fd, output),
-            dataset_sha256=_dataset_digest(file, instance),
             transfer_syntax=instance.transfer_syntax,
+            dataset=instance.dataset_offset,
             pixels=deid.shared_pixels(instance, output),
-        )
-        return _Taken(job, arrival, file, part, fd, original, _sighting(arrival, Fate.FILED, instance, names))
+        ), output
+
+    @contextmanager
+    def _refusing(self, source: "_Source") -> Iterator[None]:
+        """Note for its study an arrival that is rejected."""
+        try:
+            yield
+        except Reject:
+            self._filing.refuse(source.names.study, source.arrival, source.sighting)
+            raise
 
     def _patient(self, instance: deid.Instance) -> Patient:
         """Whose it is, looked up once a batch: it may be that a patient is forgotten by the next."""
@@ -147,102 +159,73 @@ class Anonymize:
             self._patients[says] = patient
         return self._patients[says]
 
-    def _file_all(self, taken: Sequence["_Taken"]) -> Mapping[Job, Exception]:
-        """File arrivals of different instances, all together; what cannot be done together is tried one by one."""
-        try:
-            return self._file(taken)
-        except Exception as error:  # noqa: BLE001  the runner's to judge
-            with suppress(OSError):
-                self._state.vault.sync()  # what is lost of this batch is appended again with it
-            if len(taken) == 1:
-                return {taken[0].job: error}
-            return {job: error for one in taken for job, error in self._file_all([one]).items()}
 
-    def _file(self, taken: Sequence["_Taken"]) -> Mapping[Job, Exception]:
-        durable.sync_files([one.fd for one in taken])
-        failed: dict[Job, Exception] = {}
-        with Study.all_locked(self._spool, {one.original.study for one in taken}) as studies:
-            fates: dict[Arrival, Fate] = {}
-            positions: dict[str, int] = {}
-            for one in taken:
-                try:
-                    fates[one.arrival], (segment, end) = self._decide(studies[one.original.study], one)
-                    positions[segment] = max(end, positions.get(segment, 0))
-                except Reject as never:
-                    failed[one.job] = never
-            self._state.vault.sync()
-            for segment, end in positions.items():
-                self._spool.binding.note_position(segment, end)
-            for study in studies.values():
-                self._place(study, [one for one in taken if one.original.study == study.uid], fates)
-            incoming.finish(self._spool, fates)
-        for one in taken:
-            if one.arrival in fates:
-                log.info("%s: %s in study %s", one.arrival.id, fates[one.arrival], one.original.study)
-        return failed
-
-    def _decide(self, study: Study, one: "_Taken") -> tuple[Fate, Position]:
-        """To be filed, or proven to be filed already (design: promise 4), with how far the vault had come by then, once it is synced.
-
-        A vault record alone proves nothing: a crash may have come between it and the filing.
-        """
-        original = one.original
-        filed = study.filed(original.series, original.instance)
-        known = self._state.vault.find(original.instance)
-        same = self._state.vault.same(original)
-        mine = [record for record in known if record.same == same]
-        if filed:
-            proven = next((record for record in mine if record.output_sha256 in filed), None)
-            if proven is not None:
-                return Fate.DUPLICATE, proven.position
-            if original.output_sha256 not in filed:
-                raise Reject("conflict", "an instance with this UID and another content is filed already")
-        position = next((record.position for record in mine if record.output_sha256 == original.output_sha256), None)
-        if position is None:
-            one.file.seek(0)
-            position = self._state.vault.append(original, one.file, flush=False)
-        return Fate.DUPLICATE if filed else Fate.FILED, position
-
-    def _place(self, study: Study, taken: Sequence["_Taken"], fates: Mapping[Arrival, Fate]) -> None:
-        """Note what arrived for a study, and file what is to be filed."""
-        for one in taken:
-            evidence.note(self._spool, study.uid, replace(one.sighting, fate=fates.get(one.arrival, Fate.QUARANTINED)))
-        end = max(one.arrival.end for one in taken)
-        parts = {(one.original.series, one.original.instance): one.part for one in taken if fates.get(one.arrival) is Fate.FILED}
-        if parts:
-            study.file(parts, end)
-        else:
-            study.arrived(end)
-
-
-@dataclass(frozen=True)
-class _Taken:
-    """An arrival that is claimed and de-identified: `part`, open as `fd`, is its output, which nobody has synced yet."""
+class _Claimed(NamedTuple):
+    """An arrival that no other process has."""
 
     job: Job
     arrival: Arrival
     file: BinaryIO
-    part: Path
-    fd: int
-    original: Original
+
+
+def _claim(job: Job, held: ExitStack) -> list[_Claimed]:
+    """Claim an arrival, as long as `held` is; nothing where another process has it."""
+    arrival = Arrival.parse(job.path.name)
+    if arrival is None:
+        raise Reject("bad-name", "not an arrival")
+    file = held.enter_context(incoming.claimed(job.path))
+    return [] if file is None else [_Claimed(job, arrival, file)]
+
+
+@dataclass(frozen=True)
+class _Source:
+    """An arrival that is claimed as `file`, and what it tells."""
+
+    arrival: Arrival
+    file: BinaryIO
+    names: Names
     sighting: Sighting
 
 
-def _rounds(taken: Sequence[_Taken]) -> list[list[_Taken]]:
-    """In none of them is an instance twice: what is filed first decides about what comes after."""
-    rounds: list[list[_Taken]] = []
-    met: Counter[str] = Counter()
-    for one in taken:
-        if met[one.original.instance] == len(rounds):
-            rounds.append([])
-        rounds[met[one.original.instance]].append(one)
-        met[one.original.instance] += 1
-    return rounds
+@dataclass(frozen=True)
+class _Begun:
+    """An arrival that is de-identified; `write` writes its output to `part`, open as `fd`."""
+
+    job: Job
+    source: _Source
+    part: Path
+    fd: int
+    original: "partial[Original]"
+    write: Callable[[], Written]
+
+    def made(self, written: Written) -> Made:
+        """What was made of it."""
+        original = self.original(output_sha256=written.output, dataset_sha256=written.dataset)
+        return Made(self.source.arrival, self.source.file, self.part, self.fd, original, self.source.sighting)
 
 
-def _sighting(arrival: Arrival, fate: Fate, instance: deid.Instance, names: Names) -> Sighting:
+def _written(begun: Iterable[_Begun]) -> list[Callable[[], Written]]:
+    """Write the large outputs, in threads; the others are written when they are asked for."""
+    with ThreadPoolExecutor(_WRITERS) as writers:
+        try:
+            return [writers.submit(one.write).result if len(one.original.keywords["pixels"]) >= _LARGE else one.write for one in begun]
+        except RuntimeError as error:  # no thread to be had
+            raise MemoryError from error
+
+
+@contextmanager
+def _noting(failed: dict[Job, Exception], job: Job) -> Iterator[None]:
+    """Note an error: it is the runner's to judge, and no other arrival's business."""
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001  as it says
+        clear_frames(error.__traceback__)  # they may hold all the memory that there is for the others
+        failed[job] = error
+
+
+def _sighting(arrival: Arrival, instance: deid.Instance, names: Names) -> Sighting:
     told = (instance.number, instance.modality, instance.calling_ae or "")
-    return Sighting.of(arrival, fate, (names.series, names.instance), told)
+    return Sighting.of(arrival, Fate.FILED, (names.series, names.instance), told)
 
 
 def who_of(instance: deid.Instance, issuers: Mapping[str, str], placeholders: Placeholders) -> Who:
@@ -256,24 +239,6 @@ def who_of(instance: deid.Instance, issuers: Mapping[str, str], placeholders: Pl
         study_uid=instance.study_uid,
         placeholders=placeholders,
     )
-
-
-def _write(fd: int, output: deid.Output) -> str:
-    """Write the output, not yet synced; returns its SHA-256."""
-    digest = sha256()
-    for piece in deid.pieces(output):
-        digest.update(piece)
-        durable.write_all(fd, piece)
-    return digest.hexdigest()
-
-
-def _dataset_digest(file: BinaryIO, instance: deid.Instance) -> str:
-    """SHA-256 of the dataset as it came over the wire, behind the file meta."""
-    file.seek(instance.dataset_offset)
-    digest = sha256()
-    while chunk := file.read(_CHUNK):
-        digest.update(chunk)
-    return digest.hexdigest()
 
 
 @contextmanager

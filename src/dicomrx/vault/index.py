@@ -5,7 +5,7 @@ import json
 import os
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -82,11 +82,19 @@ class Index:
             else:
                 self._growing[segment] = finish
 
-    def find(self, instance: str) -> list[Location]:
-        """Every record of an instance, in no order."""
+    def find_all(self, instances: Collection[str]) -> list[Location]:
+        """Every record of these instances, in no order."""
         self._catch_up()
-        found = {(location.segment, location.start): location for location in (*self._saved(instance), *self._fresh.get(instance, ()))}
+        fresh = (location for instance in instances for location in self._fresh.get(instance, ()))
+        found = {(location.segment, location.start): location for location in (*self._saved(instances), *fresh)}
         return [location for location in found.values() if is_there(self._folder / location.segment, location)]
+
+    def add(self, locations: Iterable[Location]) -> None:
+        """Take note of what this process appended: it need not be read to be found."""
+        for location in locations:
+            self._fresh.setdefault(location.header["instance"], []).append(location)
+            self._growing[location.segment] = self._unsaved[location.segment] = location.end
+            self._count += 1
 
     def studies(self, patient: int) -> set[str]:
         """The pseudonymous UIDs of a patient's studies; every record is looked at."""
@@ -98,11 +106,12 @@ class Index:
                 found.update(study for (study,) in self._database.execute(query, (patient,)))
         return found
 
-    def _saved(self, instance: str) -> Iterator[Location]:
+    def _saved(self, instances: Collection[str]) -> Iterator[Location]:
         if self._database is None:
             return
+        query = "SELECT segment, start, finish, header FROM records WHERE instance IN (SELECT value FROM json_each(?))"
         with database.explained(self._path, _REMEDY):
-            rows = self._database.execute("SELECT segment, start, finish, header FROM records WHERE instance = ?", (instance,)).fetchall()
+            rows = self._database.execute(query, (json.dumps(list(instances)),)).fetchall()
         for segment, start, finish, header in rows:
             yield Location(segment, start, finish, json.loads(header))
 
@@ -129,10 +138,7 @@ class Index:
             msg = f"the vault's segment {path} is gone: put the state back from its newest backup"
             raise ConfigError(msg) from error
         if size > self._growing[segment]:
-            for location in scan(path, self._growing[segment], grows=grows):
-                self._fresh.setdefault(location.header["instance"], []).append(location)
-                self._growing[segment] = self._unsaved[segment] = location.end
-                self._count += 1
+            self.add(scan(path, self._growing[segment], grows=grows))
         if not grows:
             self._unsaved[segment] = self._growing.pop(segment)
             self._sealed.add(segment)

@@ -3,7 +3,7 @@
 import errno
 import os
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +15,8 @@ from dicomrx.spool.runs import RunDirectory
 from dicomrx.vault.identities import Patient
 from dicomrx.vault.index import Index
 from dicomrx.vault.keys import Keys
-from dicomrx.vault.segments import SUFFIX, Location, Writer, decrypt, is_sound, scan
+from dicomrx.vault.opening import decrypt, is_sound
+from dicomrx.vault.segments import SUFFIX, Location, Writer, scan
 
 _NAME_BYTES: Final = 8
 
@@ -24,7 +25,8 @@ _NAME_BYTES: Final = 8
 class Original:
     """What a record says of an instance: pseudonymous UIDs, the patient, what was made of it and from which bytes (SHA-256, hex).
 
-    `pixels` is the part of the original that need not be kept, as what was made of it has the same bytes.
+    `dataset` is where its data set begins, behind its head. `pixels` is the part of it that need not be kept, as what was made of it has
+    the same bytes.
     """
 
     study: str
@@ -35,6 +37,7 @@ class Original:
     output_sha256: str
     dataset_sha256: str
     transfer_syntax: str
+    dataset: int
     pixels: range
 
 
@@ -88,16 +91,17 @@ class Vault:
         self._index = Index(folder, writable=scratch is not None)
         self._writer: Writer | None = None
         self._batch_lost = False
+        self._appended: list[Location] = []  # since the last sync
         self._durable: dict[str, int] = {}  # how far segments are known to be synced
 
     def same(self, original: Original) -> str:
         """What tells, without telling what, that two images have the same data set bytes in the same transfer syntax."""
         return self._keys.mac(self._keys.same, f"{original.dataset_sha256} {original.transfer_syntax}")
 
-    def append(self, original: Original, source: BinaryIO, *, flush: bool = True) -> Position:
-        """Put an original in, durably; `source` is read to its end, in little memory. Raises OSError.
+    def append(self, original: Original, source: BinaryIO, order: int) -> Position:
+        """Put an original in, durable after the next `sync`: so a batch of records is cheap. Raises OSError.
 
-        Without `flush` it is durable after the next `sync`, which makes a batch of records cheap.
+        `source` is read in little memory, all but its pixels. `order` is how many records of the instance there are.
         """
         header = {
             "study": original.study,
@@ -107,25 +111,23 @@ class Vault:
             "profile": original.profile,
             "same": self.same(original),
             "output_sha256": original.output_sha256,
-            "order": len(self._index.find(original.instance)),
+            "order": order,
+            "dataset": original.dataset,
+            "pixels": [original.pixels.start, original.pixels.stop],
         }
         facts = {"dataset_sha256": original.dataset_sha256, "transfer_syntax": original.transfer_syntax}
         writer = self._open_segment()
         pending = writer.unsynced
         try:
-            writer.append(header, original.patient.data_key, source, facts, original.pixels)
-            if flush:
-                writer.sync()
+            self._appended.append(writer.append(header, original.patient.data_key, source, facts))
         except BaseException:
             self._batch_lost = self._batch_lost or pending
             self._abandon_segment()
             raise
-        if flush:
-            self._durable[writer.name] = writer.end
         return Position(writer.name, writer.end)
 
     def sync(self) -> None:
-        """Make durable all that was appended without `flush`; raises OSError where any of it is lost: append the batch again."""
+        """Make durable all that was appended; raises OSError where any of it is lost: append the batch again."""
         if self._batch_lost:
             self._batch_lost = False
             raise OSError(errno.EIO, os.strerror(errno.EIO), str(self._folder))
@@ -137,15 +139,25 @@ class Vault:
             self._abandon_segment()
             raise
         self._durable[self._writer.name] = self._writer.end
+        self._index.add(self._appended)
+        self._appended.clear()
 
     def find(self, instance: str) -> list[Record]:
         """The records of one instance, oldest first; whoever may append can rely on them, they are durable."""
-        locations = self._index.find(instance)
-        if self._scratch is not None:
-            for location in locations:
+        return self.find_all([instance])[instance]
+
+    def find_all(self, instances: Collection[str]) -> dict[str, list[Record]]:
+        """The same for several, for little more than the cost of one."""
+        found = {instance: list[Record]() for instance in instances}
+        for location in self._index.find_all(instances):
+            if self._scratch is not None:
                 self._make_durable(location)
-        records = (record for location in locations if (record := Record.of(location)) is not None)
-        return sorted(records, key=lambda record: (record.order, record.position))
+            record = Record.of(location)
+            if record is not None:
+                found[record.instance].append(record)
+        for records in found.values():
+            records.sort(key=lambda record: (record.order, record.position))
+        return found
 
     @cached_property
     def is_whole(self) -> bool:
@@ -210,6 +222,7 @@ class Vault:
 
     def _abandon_segment(self) -> None:
         writer, self._writer = self._writer, None
+        self._appended.clear()
         if writer is not None:
             writer.abandon()
 

@@ -1,0 +1,145 @@
+"""Files what was made of arrivals: an original goes to the vault first, its input goes last; several are made durable together."""
+
+import logging
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import BinaryIO
+
+from dicomrx.errors import Reject
+from dicomrx.spool import durable, evidence, incoming
+from dicomrx.spool.evidence import Sighting
+from dicomrx.spool.layout import Spool
+from dicomrx.spool.ledger import Fate
+from dicomrx.spool.names import Arrival
+from dicomrx.spool.studies import Study
+from dicomrx.vault import Original, Position, Record, Vault
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Made:
+    """An arrival, claimed as `file`, and what was made of it: `part`, open as `fd`, which nobody has synced yet."""
+
+    arrival: Arrival
+    file: BinaryIO
+    part: Path
+    fd: int
+    original: Original
+    sighting: Sighting
+
+
+Outcomes = dict[Arrival, Fate | Exception]
+"""What became of arrivals, or what kept them from it."""
+
+
+class Filing:
+    """From a spool's `incoming/` to its `studies/`."""
+
+    def __init__(self, spool: Spool, vault: Vault) -> None:
+        self._spool = spool
+        self._vault = vault
+
+    def refuse(self, study: str, arrival: Arrival, sighting: Sighting) -> None:
+        """Note for its study an arrival that goes to quarantine."""
+        with Study.locked(self._spool, study) as held:
+            evidence.note(self._spool, study, replace(sighting, fate=Fate.QUARANTINED))
+            held.arrived(arrival.end)
+
+    def file(self, made: Sequence[Made]) -> Outcomes:
+        """File them, or find that they are duplicates; Reject is a conflict, any other error the machine's."""
+        outcomes: Outcomes = {}
+        for some in _rounds(made):
+            outcomes |= self._file_all(some)
+        return outcomes
+
+    def _file_all(self, made: Sequence[Made]) -> Outcomes:
+        """File arrivals of different instances, all together; what cannot be done together is tried one by one."""
+        try:
+            return self._file(made)
+        except Exception as error:  # noqa: BLE001  the caller's to judge
+            with suppress(OSError):
+                self._vault.sync()  # what is lost of this batch is appended again with it
+            if len(made) == 1:
+                return {made[0].arrival: error}
+            return {arrival: outcome for one in made for arrival, outcome in self._file_all([one]).items()}
+
+    def _file(self, made: Sequence[Made]) -> Outcomes:
+        for one in made:
+            durable.sync(one.fd)
+        by_study: defaultdict[str, list[Made]] = defaultdict(list)
+        for one in made:
+            by_study[one.original.study].append(one)
+        with Study.all_locked(self._spool, by_study) as studies:
+            outcomes = self._decide_all(studies, made)
+            fates = {arrival: outcome for arrival, outcome in outcomes.items() if isinstance(outcome, Fate)}
+            for uid, some in by_study.items():
+                self._place(studies[uid], some, fates)
+            incoming.finish(self._spool, fates)
+        for one in made:
+            if one.arrival in fates:
+                log.info("%s: %s in study %s", one.arrival.id, fates[one.arrival], one.original.study)
+        return outcomes
+
+    def _decide_all(self, studies: Mapping[str, Study], made: Sequence[Made]) -> Outcomes:
+        """What is to become of each; by then its original is in the vault, durably, and the spool knows how far that has come."""
+        outcomes: Outcomes = {}
+        positions: dict[str, int] = {}
+        known = self._vault.find_all([one.original.instance for one in made])
+        for one in made:
+            try:
+                outcomes[one.arrival], (segment, end) = self._decide(studies[one.original.study], one, known[one.original.instance])
+            except Reject as never:
+                outcomes[one.arrival] = never
+            else:
+                positions[segment] = max(end, positions.get(segment, 0))
+        self._vault.sync()
+        for segment, end in positions.items():
+            self._spool.binding.note_position(segment, end)
+        return outcomes
+
+    def _decide(self, study: Study, one: Made, known: Sequence[Record]) -> tuple[Fate, Position]:
+        """To be filed, or proven to be filed already (design: promise 4), with how far the vault had come by then, once it is synced.
+
+        A vault record alone proves nothing: a crash may have come between it and the filing.
+        """
+        original = one.original
+        filed = study.filed(original.series, original.instance)
+        same = self._vault.same(original)
+        mine = [record for record in known if record.same == same]
+        if filed:
+            proven = next((record for record in mine if record.output_sha256 in filed), None)
+            if proven is not None:
+                return Fate.DUPLICATE, proven.position
+            if original.output_sha256 not in filed:
+                raise Reject("conflict", "an instance with this UID and another content is filed already")
+        position = next((record.position for record in mine if record.output_sha256 == original.output_sha256), None)
+        if position is None:
+            position = self._vault.append(original, one.file, len(known))
+        return Fate.DUPLICATE if filed else Fate.FILED, position
+
+    def _place(self, study: Study, made: Sequence[Made], fates: Mapping[Arrival, Fate]) -> None:
+        """Note what arrived for a study, and file what is to be filed."""
+        met = [(one, fates.get(one.arrival, Fate.QUARANTINED)) for one in made]
+        evidence.note(self._spool, study.uid, *(replace(one.sighting, fate=fate) for one, fate in met))
+        end = max(one.arrival.end for one in made)
+        parts = {(one.original.series, one.original.instance): one.part for one, fate in met if fate is Fate.FILED}
+        if parts:
+            study.file(parts, end)
+        else:
+            study.arrived(end)
+
+
+def _rounds(made: Sequence[Made]) -> list[list[Made]]:
+    """In none of them is an instance twice: what is filed first decides about what comes after."""
+    rounds: list[list[Made]] = []
+    met: Counter[str] = Counter()
+    for one in made:
+        if met[one.original.instance] == len(rounds):
+            rounds.append([])
+        rounds[met[one.original.instance]].append(one)
+        met[one.original.instance] += 1
+    return rounds

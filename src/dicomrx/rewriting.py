@@ -1,0 +1,96 @@
+"""One pass over an instance's bytes: the original's is hashed, the output is hashed and written, and what both share is read once."""
+
+import os
+import threading
+from hashlib import sha256
+from typing import BinaryIO, Final, NamedTuple
+
+from dicomrx import deid
+from dicomrx.errors import Reject
+from dicomrx.spool import durable
+
+_CHUNK: Final = 1 << 20
+
+
+class _Buffer(threading.local):
+    """A thread's own, used again and again: pages that are new each time would cost a quarter of the whole."""
+
+    def __init__(self) -> None:
+        self.view = memoryview(bytearray(_CHUNK))
+
+
+_buffer: Final = _Buffer()
+
+
+class Written(NamedTuple):
+    """SHA-256, in hex: of the file that was written, and of the original's data set, behind its file meta."""
+
+    output: str
+    dataset: str
+
+
+def rewrite(file: BinaryIO, instance: deid.Instance, output: deid.Output, fd: int) -> Written:
+    """Write an output, not yet synced, but on its way to the disk; `file` is the original's, whose position stays.
+
+    Of large ones, nearly all is done without the interpreter's lock: threads do several at once.
+    """
+    run = _Run(file, instance.dataset_offset, fd)
+    for part in deid.parts(output):
+        if isinstance(part, bytes):
+            run.write(part)
+        elif part.lies_in(file) and part.place.start >= run.at:
+            run.share(part.place)
+        else:
+            for chunk in part.chunks():
+                run.write(chunk)
+    return run.end()
+
+
+class _Run:
+    """`at` is how far the original's data set was hashed."""
+
+    def __init__(self, file: BinaryIO, at: int, fd: int) -> None:
+        self.at = at
+        self._source = file.fileno()
+        self._fd = fd
+        self._pieces: list[bytes | memoryview] = []
+        self._made, self._original = sha256(), sha256()
+
+    def write(self, piece: bytes | memoryview) -> None:
+        """To the output alone."""
+        self._made.update(piece)
+        self._pieces.append(piece)
+        if len(piece) >= _CHUNK:
+            self._flush()
+
+    def share(self, place: range) -> None:
+        """Hash the original up to the end of a part of it that is the output's too."""
+        while self.at < place.stop:
+            begin = self.at
+            chunk = self._read(min(_CHUNK, place.stop - begin))
+            if not chunk:
+                raise Reject("truncated", "the file has become shorter")
+            shared = chunk[max(0, place.start - begin) :]
+            if shared:
+                self.write(shared)
+                self._flush()
+
+    def end(self) -> Written:
+        """Hash and write what is left."""
+        self._flush()
+        durable.begin_sync(self._fd)
+        while self._read(_CHUNK):
+            pass
+        return Written(self._made.hexdigest(), self._original.hexdigest())
+
+    def _read(self, length: int) -> memoryview:
+        """So much of the original, or what is left; good until the next is read."""
+        chunk = _buffer.view[:length]
+        chunk = chunk[: os.preadv(self._source, [chunk], self.at)]
+        self._original.update(chunk)
+        self.at += len(chunk)
+        return chunk
+
+    def _flush(self) -> None:
+        durable.write_pieces(self._fd, self._pieces)
+        self._pieces.clear()
