@@ -60,14 +60,19 @@ class Anonymize:
         self._issuers = issuers
         self._placeholders = Placeholders(placeholders)
         self._adoption = incoming.Adoption(spool)
+        self._memory = deid.Memory()
         self._patients: dict[tuple[deid.Identity, str, str | None], Patient] = {}
         self.watched: Sequence[Path] = (spool.incoming,)
 
     def scan(self) -> Iterator[Job]:
-        """The arrivals, in their order; what others dropped is adopted first."""
+        """The arrivals, in their order; what others dropped is adopted first. Where there are none, nobody's header is remembered."""
         self._adoption.run()
+        job = None
         for arrival in incoming.arrivals(self._spool):
-            yield Job(self._spool.incoming / arrival.name)
+            job = Job(self._spool.incoming / arrival.name)
+            yield job
+        if job is None:
+            self._memory.clear()
 
     def ready_in(self) -> float | None:
         """What someone dropped becomes ready within seconds."""
@@ -101,7 +106,7 @@ class Anonymize:
         file = held.enter_context(incoming.claimed(job.path))
         if file is None:
             return []
-        instance = deid.read(file)
+        instance = deid.read(file, self._memory)
         key = self._state.uid_key
         names = Names(*(deid.pseudonymous_uid(key, uid) for uid in (instance.study_uid, instance.series_uid, instance.sop_uid)))
         try:
