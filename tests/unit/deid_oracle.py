@@ -7,12 +7,14 @@ import io
 import struct
 import warnings
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 
 from pydicom.datadict import dictionary_has_tag, dictionary_VR, tag_for_keyword
 from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.errors import BytesLengthException
 from pydicom.filebase import DicomBytesIO
 from pydicom.filereader import read_dataset
 from pydicom.filewriter import write_file_meta_info
@@ -31,6 +33,18 @@ UNDEFINED = 0xFFFFFFFF
 Part = DataElement | RawDataElement
 
 
+class NoOracleError(Exception):
+    """What pydicom chokes on, as on an item whose character set is a number or a sequence; it looks that up while it parses."""
+
+
+@contextmanager
+def _by_pydicom() -> Iterator[None]:
+    try:
+        yield
+    except (AttributeError, BytesLengthException, TypeError, ValueError) as error:
+        raise NoOracleError from error
+
+
 def deidentified(file: bytes, end: int, context: Context, profile: Profile) -> bytes:
     """The file that must come out, but for what the second look replaces.
 
@@ -45,7 +59,8 @@ def deidentified(file: bytes, end: int, context: Context, profile: Profile) -> b
         encoding, rest = Encoding.of(syntax), stream.read()
         if encoding.deflated:
             rest = zlib.decompressobj(-zlib.MAX_WBITS).decompress(rest)
-        source = read_dataset(io.BytesIO(rest), encoding.implicit, encoding.little, bytelength=len(rest))
+        with _by_pydicom():
+            source = read_dataset(io.BytesIO(rest), encoding.implicit, encoding.little, bytelength=len(rest))
         oracle = _Oracle(encoding, profile)
         made = oracle.stamps(context.pseudonym, oracle.dataset(source, context))
         data = b"".join(made[tag] for tag in sorted(made))
@@ -86,7 +101,8 @@ def _items(part: Part) -> Iterable[Dataset] | None:
     known = dictionary_has_tag(part.tag) and dictionary_VR(part.tag) == "SQ"
     unknown = part.VR == "UN"
     if part.VR == "SQ" or (known and (part.VR is None or (unknown and part.is_little_endian))):
-        return convert_SQ(part.value or b"", part.is_implicit_VR or unknown, part.is_little_endian)
+        with _by_pydicom():
+            return convert_SQ(part.value or b"", part.is_implicit_VR or unknown, part.is_little_endian)
     return None
 
 

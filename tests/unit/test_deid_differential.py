@@ -30,7 +30,11 @@ def is_equal(file: bytes, profile: Profile) -> bool:
     made = io.BytesIO()
     write(output, made)
     words = own_words(instance.dataset, profile) if profile.cleans else frozenset[str]()
-    assert made.getvalue() == deid_oracle.deidentified(file, end, replace(CONTEXT, own_words=words), profile)
+    try:
+        wanted = deid_oracle.deidentified(file, end, replace(CONTEXT, own_words=words), profile)
+    except deid_oracle.NoOracleError:
+        return False
+    assert made.getvalue() == wanted
     return True
 
 

@@ -18,7 +18,7 @@ from pydicom.pixels.decoders.base import get_decoder
 from pydicom.uid import UID
 
 from dicomrx.deid import Context, check, deidentify, pseudonymous_uid, read
-from dicomrx.deid.structure import text_of
+from dicomrx.deid.tags import text_of
 from dicomrx.errors import Reject
 from tests import factories
 from tests.unit.deid_files import (

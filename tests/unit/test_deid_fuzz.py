@@ -60,7 +60,7 @@ VALUES = st.one_of(WORDS, st.binary(max_size=24), st.text(max_size=12).map(lambd
 
 
 @st.composite
-def _element(draw: st.DrawFn, syntax: str, depth: int) -> tuple[int, bytes]:
+def any_element(draw: st.DrawFn, syntax: str, depth: int) -> tuple[int, bytes]:
     tag = draw(TAGS)
     if depth and draw(st.integers(0, 3)) == 0:
         return tag, _sequence(draw, tag, syntax, depth)
@@ -90,7 +90,7 @@ def _sequence(draw: st.DrawFn, tag: int, syntax: str, depth: int) -> bytes:
 def _elements(draw: st.DrawFn, syntax: str, depth: int, base: dict[int, bytes] | None = None) -> bytes:
     made = dict(base or {})
     made |= {tag: element(tag, "LO", creator, syntax) for tag, creator in draw(st.lists(CREATORS, max_size=2))}
-    for tag, data in draw(st.lists(_element(syntax, depth), max_size=6)):
+    for tag, data in draw(st.lists(any_element(syntax, depth), max_size=6)):
         made.setdefault(tag, data)
     return b"".join(data for _, data in sorted(made.items()))
 

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from pydicom.charset import python_encoding
 
-from dicomrx.deid import Instance, read
-from dicomrx.deid.structure import MAX_DEPTH, text_of
+from dicomrx.deid import Instance, read, values
+from dicomrx.deid.structure import MAX_DEPTH
+from dicomrx.deid.tags import text_of
 from dicomrx.errors import Reject
 from tests.unit.deid_files import (
     BIG_ENDIAN,
@@ -58,6 +59,12 @@ def test_an_identity_is_the_same_in_every_character_set_it_can_be_sent_in() -> N
     }
     names.add(instance_of({CHARSET: ("CS", b"ISO_IR 192"), NAME: ("PN", "Mu\u0308ller^Ju\u0308rg".encode())}).identity.name)
     assert names == {"Müller^Jürg"}
+
+
+def test_ascii_is_the_same_in_every_character_set() -> None:
+    """So that it need not be asked which one it is."""
+    ascii_ = bytes(range(0x1B)) + bytes(range(0x1C, 0x80))
+    assert {values.decoded(ascii_, (term,)) for term in python_encoding} == {ascii_.decode("ascii")}
 
 
 def test_two_names_that_no_set_decodes_stay_two() -> None:

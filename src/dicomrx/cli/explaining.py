@@ -11,7 +11,7 @@ from pydicom.datadict import keyword_for_tag
 
 from dicomrx import deid
 from dicomrx.deid.explaining import Row
-from dicomrx.deid.structure import text_of
+from dicomrx.deid.tags import text_of
 from dicomrx.errors import DicomrxError, NoInputError, PermissionRefused, Reject
 from dicomrx.profiles import Profiles
 from dicomrx.settings import Settings

@@ -5,6 +5,7 @@ from dicomrx.deid.dataset import DataSet, Output
 from dicomrx.deid.describing import describe
 from dicomrx.deid.engine import deidentify
 from dicomrx.deid.explaining import explain
+from dicomrx.deid.memory import Memory
 from dicomrx.deid.pixels import at_pixels, shared_pixels
 from dicomrx.deid.profile import BASIC, Profile, labelled_profile, named_profile
 from dicomrx.deid.reading import Identity, Instance, outline, read
@@ -20,6 +21,7 @@ __all__ = [
     "DataSet",
     "Identity",
     "Instance",
+    "Memory",
     "Needles",
     "Output",
     "Profile",

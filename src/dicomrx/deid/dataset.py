@@ -1,13 +1,15 @@
 """A data set as this program holds it: elements by tag, their values as bytes, or left where they lie where they are big."""
 
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import BinaryIO, Final, NamedTuple
+from typing import Any, BinaryIO, Final, NamedTuple, TypeVar
 
 from dicomrx.deid.encoding import Encoding
 
 CHUNK: Final = 1 << 20
+
+T = TypeVar("T")
 
 
 class Bulk:
@@ -63,6 +65,62 @@ class DataSet(dict[int, Element]):
     """The elements of a data set or item, by tag."""
 
     __slots__ = ()
+
+    @property
+    def halves(self) -> "tuple[Shared, DataSet] | None":
+        """Those of its elements that other data sets have in common with it, and the others; None where that is not known."""
+        return None
+
+
+class Shared:
+    """Small elements that several data sets have in common, never to be changed, and the latest of what was worked out about them."""
+
+    __slots__ = ("_known", "elements")
+
+    def __init__(self, elements: DataSet) -> None:
+        self.elements = elements
+        self._known: dict[str, tuple[object, Any]] = {}
+
+    def once(self, what: str, given: object, work: Callable[[], T]) -> T:
+        """What `work` gives, which is done again only when `given` is not what it was the last time."""
+        known = self._known.get(what)
+        if known is None or known[0] != given:
+            known = self._known[what] = (given, work())
+        found: T = known[1]
+        return found
+
+
+class Halved(DataSet):
+    """A data set that has elements in common with others."""
+
+    __slots__ = ("_halves",)
+
+    def __init__(self, shared: Shared, own: DataSet) -> None:
+        super().__init__(shared.elements)
+        self.update(own)
+        self._halves: tuple[Shared, DataSet] | None = shared, own
+
+    def __setitem__(self, tag: int, element: Element) -> None:
+        self._halves = None
+        super().__setitem__(tag, element)
+
+    def __delitem__(self, tag: int) -> None:
+        self._halves = None
+        super().__delitem__(tag)
+
+    @property
+    def halves(self) -> tuple[Shared, DataSet] | None:
+        """None as soon as an element was changed."""
+        return self._halves
+
+    def share(self, shared: Shared) -> None:
+        """Have another half in common with others."""
+        if self._halves is not None and shared is not self._halves[0]:
+            own = self._halves[1]
+            self.clear()
+            self.update(shared.elements)
+            self.update(own)
+            self._halves = shared, own
 
 
 @dataclass(frozen=True, slots=True, repr=False)

@@ -11,7 +11,7 @@ from pydicom.tag import BaseTag
 from dicomrx.deid import safe_private, subject
 from dicomrx.deid.profile import Profile
 from dicomrx.deid.rules import Rule, named_rules, table
-from dicomrx.deid.structure import text_of
+from dicomrx.deid.tags import text_of
 
 _FEW: Final = 3
 # One attribute for all that a row of the table or of safe private attributes stands for.

@@ -1,6 +1,7 @@
 """How the data set of a transfer syntax is encoded (PS3.5 section 10 and Annex A)."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from pydicom.uid import (
@@ -24,6 +25,7 @@ class Encoding:
     encapsulated: bool
 
     @classmethod
+    @lru_cache(maxsize=64)
     def of(cls, transfer_syntax: str) -> "Encoding":
         """Of a transfer syntax UID, known or not."""
         uid = transfer_syntax.rstrip(" \0")

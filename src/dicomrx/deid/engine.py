@@ -8,19 +8,19 @@ from pydicom.datadict import dictionary_VR, tag_for_keyword
 
 from dicomrx.deid import extra_rules
 from dicomrx.deid.actions import Context, keep_bulk
-from dicomrx.deid.dataset import DataSet, Element, Output
+from dicomrx.deid.dataset import DataSet, Element, Halved, Output, Shared
 from dicomrx.deid.dummies import SEQUENCES, Item
 from dicomrx.deid.encoding import Encoding
 from dicomrx.deid.own_words import own_words
-from dicomrx.deid.private import creator_tag, rule_in
+from dicomrx.deid.private import rule_in
 from dicomrx.deid.profile import BASIC, Profile
 from dicomrx.deid.reading import Instance, charset_of, raw_value
 from dicomrx.deid.rules import Rule
-from dicomrx.deid.structure import text_of
+from dicomrx.deid.tags import creator_tag, text_of
 from dicomrx.deid.writing import file_meta, raw
 from dicomrx.errors import Reject
 
-_ESSENTIAL: Final = frozenset(tag_for_keyword(keyword) for keyword in extra_rules.ESSENTIAL)
+_ESSENTIAL: Final = frozenset(tag for keyword in extra_rules.ESSENTIAL if (tag := tag_for_keyword(keyword)) is not None)
 
 
 def deidentify(instance: Instance, context: Context, profile: Profile = BASIC) -> Output:
@@ -31,10 +31,10 @@ def deidentify(instance: Instance, context: Context, profile: Profile = BASIC) -
     """
     engine = _Engine(profile, instance.encoding)
     words = own_words(instance.dataset, profile) if profile.cleans else frozenset()
-    made = engine.dataset(instance.dataset, replace(context, charset=(), own_words=words), engine.stamps(context))
-    missing = sorted(tag for tag in _ESSENTIAL if tag is not None and tag in instance.dataset and tag not in made)
+    made = engine.whole(instance.dataset, replace(context, charset=charset_of(instance.dataset, ()), own_words=words))
+    missing = (_ESSENTIAL & instance.dataset.keys()) - made.keys()
     if missing:
-        raise Reject("malformed", f"not what the VR says: {', '.join(text_of(tag) for tag in missing)}")
+        raise Reject("malformed", f"not what the VR says: {', '.join(map(text_of, sorted(missing)))}")
     return Output(file_meta(made, instance.transfer_syntax), made, instance.encoding)
 
 
@@ -45,21 +45,37 @@ class _Engine:
         self._profile = profile
         self._encoding = encoding
 
-    def dataset(self, source: DataSet, context: Context, stamps: Iterable[Element] = ()) -> DataSet:
-        """The data set, or item, that is left of `source`; `stamps` replace what it has of the same tags."""
-        context = replace(context, charset=charset_of(source, context.charset))
-        left = (self._element(source, element, context) for element in source.values())
+    def whole(self, source: DataSet, context: Context) -> DataSet:
+        """What is left of a data set, stamped: what it has in common with others is worked out once for a patient."""
+        if source.halves is None:
+            return self._stamped(source, context)
+        shared, own = source.halves
+        common = shared.once("left", (self._profile, context), lambda: Shared(self._stamped(shared.elements, context)))
+        left = self._left(source, own, context)
+        return Halved(common, DataSet((tag, element) for tag, element in left.items() if tag not in common.elements))
+
+    def _stamped(self, source: DataSet, context: Context) -> DataSet:
+        left = self._left(source, source, context)
+        left.update((element.tag, element) for element in self._stamps(context))
+        return left
+
+    def _left(self, source: DataSet, part: DataSet, context: Context) -> DataSet:
+        """What is left of a part of a data set, or item, in whose character set the context is."""
+        left = (self._element(source, element, context) for element in part.values())
         kept = DataSet((element.tag, element) for element in left if element is not None)
         kept.update(self._creators(source, kept))
-        kept.update((element.tag, element) for element in stamps)
         return kept
+
+    def _item_left(self, source: DataSet, context: Context) -> DataSet:
+        charset = charset_of(source, context.charset)
+        return self._left(source, source, context if charset == context.charset else replace(context, charset=charset))
 
     def _creators(self, source: DataSet, kept: Iterable[int]) -> dict[int, Element]:
         """Whose the private elements are that stay."""
         tags = {creator_tag(tag) for tag in kept}
         return {tag: raw(tag, "LO", raw_value(source, tag), self._encoding) for tag in tags if tag is not None}
 
-    def stamps(self, context: Context) -> list[Element]:
+    def _stamps(self, context: Context) -> list[Element]:
         """Whose it is now, and what was done to it (PS3.15 E.1.1, PS3.3 C.12.1)."""
         methods = tuple(
             {"CodeValue": code, "CodingSchemeDesignator": "DCM", "CodeMeaning": meaning} for code, meaning in self._profile.methods
@@ -96,7 +112,7 @@ class _Engine:
 
     def _sequence(self, tag: int, items: list[DataSet], rule: Rule, context: Context) -> Element:
         if rule.code == "R":
-            return self._sequence_of(tag, [self.dataset(item, context) for item in items])
+            return self._sequence_of(tag, [self._item_left(item, context) for item in items])
         if rule.code == "D" and items:
             return self._dummy_sequence(tag)
         return self._sequence_of(tag, [])

@@ -9,13 +9,13 @@ from dicomrx.deid.actions import Context
 from dicomrx.deid.dataset import DataSet, Element, Output
 from dicomrx.deid.encoding import Encoding
 from dicomrx.deid.engine import deidentify
-from dicomrx.deid.private import is_creator, rule_in
+from dicomrx.deid.private import rule_in
 from dicomrx.deid.profile import BASIC, Profile
 from dicomrx.deid.reading import Instance, charset_of, decode
 from dicomrx.deid.refusals import check
 from dicomrx.deid.rules import Rule
 from dicomrx.deid.second_look import look_again
-from dicomrx.deid.structure import known_vr
+from dicomrx.deid.tags import is_creator, known_vr
 from dicomrx.errors import Reject
 
 _TEXT: Final = frozenset("AE AS CS DA DS DT IS LO LT PN SH ST TM UC UI UR UT".split())  # noqa: SIM905 - as many as that read best so

@@ -12,7 +12,7 @@ from dicomrx.deid.private import rule_in
 from dicomrx.deid.profile import Profile
 from dicomrx.deid.reading import decode, walk
 from dicomrx.deid.spellings import ID_KEYWORD, WORD
-from dicomrx.deid.structure import known_vr
+from dicomrx.deid.tags import known_vr
 
 _IDS: Final = frozenset({"LO", "SH"})
 _PLACES: Final = re.compile(r"^InstitutionName$|StationName$")
@@ -20,8 +20,16 @@ _PLACES: Final = re.compile(r"^InstitutionName$|StationName$")
 
 def own_words(dataset: DataSet, profile: Profile) -> frozenset[str]:
     """The parts of every name, of whatever length, and the words of IDs, numbers, institutions and stations; not what the profile keeps."""
+    if dataset.halves is None:
+        return _words(dataset, dataset, profile)
+    shared, own = dataset.halves
+    common = shared.once("own words", profile, lambda: _words(shared.elements, shared.elements, profile))
+    return common | _words(dataset, own, profile)
+
+
+def _words(dataset: DataSet, part: DataSet, profile: Profile) -> frozenset[str]:
     found: set[str] = set()
-    for holder, tag, vr, value, charset in walk(dataset):
+    for holder, tag, vr, value, charset in walk(dataset, part=part):
         if _identifies(tag, vr) and rule_in(holder, tag, vr, profile).code != "K":
             found.update(WORD.findall(decode(bytes(value), charset).casefold()))
     return frozenset(found)

@@ -1,4 +1,4 @@
-"""Private elements and who created them (PS3.5 7.8.1)."""
+"""The rule for an element where it stands: private ones go by who created them (PS3.5 7.8.1)."""
 
 from typing import Final
 
@@ -7,21 +7,9 @@ from dicomrx.deid.dataset import DataSet
 from dicomrx.deid.profile import Profile
 from dicomrx.deid.reading import raw_text
 from dicomrx.deid.rules import Rule
+from dicomrx.deid.tags import creator_tag
 
-_FIRST_BLOCK: Final = 0x10
-_LAST_BLOCK: Final = 0xFF
 _CREATOR_VRS: Final = frozenset({"LO", "UN", None})
-
-
-def creator_tag(tag: int) -> int | None:
-    """Where the creator of a private element stands in its data set or item; None for an element that belongs to no block."""
-    block = tag >> 8 & 0xFF
-    return tag & 0xFFFF0000 | block if tag >> 16 & 1 and block >= _FIRST_BLOCK else None
-
-
-def is_creator(tag: int) -> bool:
-    """True where a creator stands."""
-    return bool(tag >> 16 & 1) and _FIRST_BLOCK <= tag & 0xFFFF <= _LAST_BLOCK
 
 
 def rule_in(holder: DataSet, tag: int, wire_vr: str | None, profile: Profile) -> Rule:

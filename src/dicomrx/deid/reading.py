@@ -10,7 +10,9 @@ from typing import BinaryIO, Final, NamedTuple
 from dicomrx.deid import values
 from dicomrx.deid.dataset import Bulk, DataSet, Value
 from dicomrx.deid.encoding import META, Encoding
-from dicomrx.deid.structure import PIXELS, known_vr, parse
+from dicomrx.deid.memory import Memory
+from dicomrx.deid.structure import parse
+from dicomrx.deid.tags import PIXELS, known_vr
 from dicomrx.errors import Reject
 
 MAX_INFLATED: Final = 1 << 29
@@ -67,14 +69,15 @@ class Instance:
         return Encoding.of(self.transfer_syntax)
 
 
-def read(stream: BinaryIO) -> Instance:
+def read(stream: BinaryIO, memory: Memory | None = None) -> Instance:
     """Everything up to the end of the data set in a stream that is seekable; its position is there afterwards.
 
+    With a `memory` it is read faster where that knows other instances of the series, and so are all that is done with it later.
     Raises Reject: "unreadable" (no DICOM file, or broken), "truncated", "no-uid" (the SOP class, or a Study, Series or SOP Instance UID is
     missing or malformed).
     The details name tags, never values. Errors of the machine pass through as OSError.
     """
-    meta, dataset, offset = _parse(stream)
+    meta, dataset, offset = _parse(stream, memory)
     end = stream.tell()
     instance = Instance(
         dataset=dataset,
@@ -106,7 +109,7 @@ def outline(stream: BinaryIO) -> Outline:
     return Outline(raw_text(dataset, _SOP), None if pixels is None else pixels.place.start)
 
 
-def _parse(stream: BinaryIO) -> tuple[DataSet, DataSet, int]:
+def _parse(stream: BinaryIO, memory: Memory | None = None) -> tuple[DataSet, DataSet, int]:
     """File meta, data set, and where that begins in the stream, which then is where it ends."""
     if stream.read(_PREAMBLE + len(_PREFIX))[_PREAMBLE:] != _PREFIX:
         raise Reject("unreadable", "not a DICOM file: no DICM behind the preamble")
@@ -117,7 +120,8 @@ def _parse(stream: BinaryIO) -> tuple[DataSet, DataSet, int]:
         raise Reject("unreadable", "the file meta names no transfer syntax (0002,0010)")
     encoding = Encoding.of(transfer_syntax)
     stream.seek(offset)
-    return meta, parse(BytesIO(_inflated(stream)) if encoding.deflated else stream, encoding), offset
+    source = BytesIO(_inflated(stream)) if encoding.deflated else stream
+    return meta, parse(source, encoding) if memory is None else memory.parse(source, encoding), offset
 
 
 def raw_value(dataset: DataSet, tag: int) -> bytes:
@@ -134,12 +138,13 @@ def charset_of(dataset: DataSet, inherited: tuple[str, ...]) -> tuple[str, ...]:
     """The character set that holds in a data set or item; an unknown one counts as ASCII."""
     if _CHARSET not in dataset:
         return inherited
-    value = raw_value(dataset, _CHARSET)
-    return values.charset_terms(value) if values.is_charset(value) else ()
+    return values.known_terms(raw_value(dataset, _CHARSET))
 
 
 def decode(value: bytes, charset: tuple[str, ...]) -> str:
     """The text of a value; where the declared set does not fit, as Latin-1, so that no two values ever become one."""
+    if value.isascii() and b"\x1b" not in value:  # means the same in every set
+        return " ".join(value.decode("ascii").strip("\0 ").split())
     plain = values.decoded(value, charset)
     if plain is None and b"\x1b" in value:
         plain = values.decoded_with_escapes(value, charset)
@@ -177,11 +182,14 @@ class Found(NamedTuple):
     charset: tuple[str, ...]
 
 
-def walk(dataset: DataSet, charset: tuple[str, ...] = (), skipped: frozenset[int | None] = frozenset()) -> Iterator[Found]:
-    """Every value that is not empty, at every depth; `skipped` tags are so at the top level."""
+def walk(
+    dataset: DataSet, charset: tuple[str, ...] = (), skipped: frozenset[int | None] = frozenset(), part: DataSet | None = None
+) -> Iterator[Found]:
+    """Every value that is not empty, at every depth; at the top level without `skipped` tags, and of a `part` alone."""
     charset = charset_of(dataset, charset)
-    for tag in sorted(dataset.keys() - skipped):
-        _, vr, value, items, _ = dataset[tag]
+    part = dataset if part is None else part
+    for tag in sorted(part.keys() - skipped):
+        _, vr, value, items, _ = part[tag]
         if items is not None:
             for item in items:
                 yield from walk(item, charset)

@@ -4,7 +4,7 @@ It shares no rule with the engine but the table of what was to be kept, so a mis
 """
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Final, NamedTuple
@@ -16,10 +16,10 @@ from dicomrx.deid import extra_rules, spellings
 from dicomrx.deid.comments import comment_segments
 from dicomrx.deid.dataset import DataSet, Value
 from dicomrx.deid.dummies import DUMMIES
-from dicomrx.deid.private import is_creator, rule_in
+from dicomrx.deid.private import rule_in
 from dicomrx.deid.profile import BASIC, Profile
 from dicomrx.deid.reading import Instance, charset_of, decode, walk
-from dicomrx.deid.structure import PIXELS, known_vr, text_of
+from dicomrx.deid.tags import PIXELS, is_creator, known_vr, text_of
 
 NAME_LETTERS: Final = 4
 ID_CHARACTERS: Final = 5
@@ -30,9 +30,9 @@ _NUMBERS: Final = frozenset({"AS", "AT", "CS", "DS", "FD", "FL", "IS", "SL", "SS
 _DATES: Final = frozenset({"DA", "DT"})
 _KEPT: Final = frozenset({*_DATES, "UI"})
 # The maker's name, also where it says whose private elements follow, shares words with names; it is searched only on demand.
-_INNOCENT: Final = frozenset({"Manufacturer", "ManufacturerModelName"})
+_INNOCENT: Final = frozenset(map(tag_for_keyword, ("Manufacturer", "ManufacturerModelName")))
 # So do codes, but an ID or a date with its digits is none of them.
-_CODES: Final = frozenset(keyword for keywords in extra_rules.CODES.values() for keyword in keywords)
+_CODES: Final = frozenset(tag_for_keyword(keyword) for keywords in extra_rules.CODES.values() for keyword in keywords)
 # What de-identification itself writes at the top level, in words that are somebody's name.
 _OURS: Final = frozenset(
     tag_for_keyword(keyword)
@@ -58,11 +58,18 @@ class Place(NamedTuple):
     is_code: bool = False
 
 
-@lru_cache(maxsize=8192)
-def _first_word(value: str) -> tuple[int, str]:
-    """Images of one patient have most needles in common."""
-    first = spellings.WORD.search(value)
-    return (first.start(), first[0]) if first else (0, "")
+def _longest_word(value: str) -> str:
+    """The one that is least likely to stand elsewhere."""
+    return max(spellings.WORD.findall(value), key=len, default="")
+
+
+def _dates_in(words: list[str]) -> Iterator[str]:
+    return (word[:_DATE_LENGTH] for word in words if len(word) in _DATE_TIMES and word.isdecimal())
+
+
+def _wholes_in(folded: str, words: list[str]) -> Iterator[str]:
+    parts = map(spellings.WORD.findall, folded.split("\\")) if "\\" in folded else (words,)
+    return map(" ".join, parts)
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -80,23 +87,27 @@ class Needles:
     _by_word: dict[str, list[tuple[int, str]]] = field(init=False, default_factory=lambda: defaultdict(list))
 
     def __post_init__(self) -> None:
-        """Index by first word, so that a search costs as much as its text is long, however many are sought."""
+        """Index by longest word, so that a search costs as much as its text is long, however many are sought."""
         for value in self.values:
-            begin, word = _first_word(value)
+            word = _longest_word(value)
             if word:
-                self._by_word[word].append((begin, value))
+                self._by_word[word].append((value.index(word), value))
 
     def matches(self, text: str, *, strict: bool = True) -> set[str]:
         """Those that stand in the text; not `strict`: also where dots and digits follow, as in names of files."""
         folded = text.casefold()
         words = spellings.WORD.findall(folded)
-        found = {word[:_DATE_LENGTH] for word in words if len(word) in _DATE_TIMES and word.isdecimal()} & self._by_word.keys()
+        found = set(self.values.intersection(_dates_in(words)))
         if not self._by_word.keys().isdisjoint(words):
             found.update(self._tokens(folded, strict=strict))
         if self.whole:
-            parts = map(spellings.WORD.findall, folded.split("\\")) if "\\" in folded else (words,)
-            found |= self.whole.intersection(map(" ".join, parts))
+            found.update(self.whole.intersection(_wholes_in(folded, words)))
         return found
+
+    def may_stand_among(self, words: frozenset[str]) -> bool:
+        """False where none of them stands in any text of these words (`words_of`)."""
+        likely = (value for word in self._by_word.keys() & words for _, value in self._by_word[word])
+        return not self.whole.isdisjoint(words) or any(words.issuperset(spellings.WORD.findall(value)) for value in likely)
 
     def _tokens(self, folded: str, *, strict: bool) -> Iterator[str]:
         for word in spellings.WORD.finditer(folded):
@@ -117,12 +128,26 @@ def needles(instance: Instance, profile: Profile = BASIC) -> Needles:
     more, dates in usual spellings, UIDs. As whole values only: shorter
     ones, but for numbers of one or two digits, which count stacks and segments everywhere.
     """
+    return needles_of(instance.dataset, instance.dataset, profile)
+
+
+def needles_of(dataset: DataSet, part: DataSet, profile: Profile) -> Needles:
+    """The same of a part of a data set."""
     gathered = _Gathered()
-    for holder, tag, vr, value, charset in walk(instance.dataset):
+    for holder, tag, vr, value, charset in walk(dataset, part=part):
         kind = _kind(tag, vr)
         if kind and vr not in _NUMBERS and rule_in(holder, tag, vr, profile).code != "K":
             gathered.add(tag, kind, decode(bytes(value), charset))
-    return gathered.needles(frozenset({charset_of(instance.dataset, ())}))
+    return gathered.needles(frozenset({charset_of(dataset, ())}))
+
+
+def words_of(texts: Iterable[str]) -> frozenset[str]:
+    """Everything in them that a needle can be met by."""
+    made: set[str] = set()
+    for folded in map(str.casefold, texts):
+        words = spellings.WORD.findall(folded)
+        made.update(words, _dates_in(words), _wholes_in(folded, words))
+    return frozenset(made)
 
 
 def survivors(
@@ -160,9 +185,10 @@ def hit(sought: Needles, place: Place, pseudonym: str, profile: Profile) -> bool
     """
     found: set[str] = set()
     for text in place.texts:
-        if text.casefold() != pseudonym.casefold():
-            found |= sought.matches(text)
-    if place.is_code:
+        met = sought.matches(text)
+        if met and text.casefold() != pseudonym.casefold():
+            found |= met
+    if found and place.is_code:
         found = {value for value in found if any(map(str.isdecimal, value))}
     rule = rule_in(place.holder, place.tag, place.vr, profile) if found else None
     if rule is not None and rule.chosen and place.vr in _DATES and rule.code == "C":
@@ -170,20 +196,21 @@ def hit(sought: Needles, place: Place, pseudonym: str, profile: Profile) -> bool
     return rule is not None and not (rule.chosen and rule.code == "K" and place.vr in _KEPT)
 
 
-def places(dataset: DataSet, charsets: frozenset[tuple[str, ...]], profile: Profile, *, everywhere: bool) -> Iterator[Place]:
-    """What is searched of a data set, at every depth; `everywhere`: what de-identification itself writes, too."""
-    for holder, tag, wire_vr, value, charset in walk(dataset, skipped=frozenset() if everywhere else _OURS):
+def places(
+    dataset: DataSet, charsets: frozenset[tuple[str, ...]], profile: Profile, *, everywhere: bool = False, part: DataSet | None = None
+) -> Iterator[Place]:
+    """What is searched of a data set, or of a part of it, at every depth; `everywhere`: what de-identification itself writes, too."""
+    for holder, tag, wire_vr, value, charset in walk(dataset, skipped=frozenset() if everywhere else _OURS, part=part):
         vr = wire_vr or rule_in(holder, tag, wire_vr, profile).vr
         if tag in PIXELS:
             for segment in comment_segments(value):
                 yield Place(holder, tag, vr, value, segment)
         elif everywhere or (vr in _TEXT and not _is_innocent(tag, profile)):
-            is_code = not everywhere and _keyword(tag) in _CODES
-            yield Place(holder, tag, vr, value, _readings(bytes(value), charset, charsets), is_code)
+            yield Place(holder, tag, vr, value, _readings(bytes(value), charset, charsets), not everywhere and tag in _CODES)
 
 
 def _is_innocent(tag: int, profile: Profile) -> bool:
-    return _keyword(tag) in _INNOCENT or (tag >> 16 & 1 == 1 and is_creator(tag) and "retain-safe-private" in profile.options)
+    return tag in _INNOCENT or (tag >> 16 & 1 == 1 and is_creator(tag) and "retain-safe-private" in profile.options)
 
 
 def label(tag: int) -> str:

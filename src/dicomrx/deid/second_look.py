@@ -1,10 +1,14 @@
 """What is done about a find of the second look: the dummy in its place, removal where it is private, or no output at all."""
 
-from dicomrx.deid.dataset import DataSet, Output
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from dicomrx.deid.dataset import DataSet, Element, Halved, Output, Shared
 from dicomrx.deid.dummies import DUMMIES
+from dicomrx.deid.encoding import Encoding
 from dicomrx.deid.profile import BASIC, Profile
 from dicomrx.deid.reading import Instance
-from dicomrx.deid.scan import Needles, Place, hit, label, needles, places
+from dicomrx.deid.scan import Needles, Place, hit, label, needles, needles_of, places, words_of
 from dicomrx.deid.writing import raw
 from dicomrx.errors import Reject
 
@@ -18,26 +22,80 @@ def look_again(instance: Instance, output: Output, pseudonym: str, profile: Prof
     A private element goes instead. Returns the keywords of the elements that were changed. Raises Reject "second-look", naming the element
     and never the value, where no dummy can stand: in a UID, or in a comment inside compressed pixels.
     """
-    sought = needles(instance, profile)
-    finds = _finds(sought, output.dataset, pseudonym, profile)
-    for place in finds:
-        if place.vr in _FIXED:
+    mending = _Mending(pseudonym, profile, instance.encoding)
+    found = mending.by_halves(instance.dataset, output.dataset)
+    if found is None:
+        if output.dataset.halves is not None:
+            _own(output.dataset)
+        found = mending.mend(output.dataset, needles(instance, profile))
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Mending:
+    """A second look, but for what is sought and where."""
+
+    pseudonym: str
+    profile: Profile
+    encoding: Encoding
+
+    def by_halves(self, original: DataSet, output: DataSet) -> list[str] | None:
+        """What is in common with others is searched for what is in common, and mended, once; None where that does not do."""
+        if original.halves is None or not isinstance(output, Halved) or output.halves is None:
+            return None
+        (shared, own), (common, rest) = original.halves, output.halves
+        known = shared.once("needles", self.profile, lambda: needles_of(shared.elements, shared.elements, self.profile))
+        new = needles_of(original, own, self.profile)
+        words = common.once("words", (self, known.charsets), lambda: words_of(self._texts(common.elements, known.charsets)))
+        if new.may_stand_among(words) or self._finds(output, known, rest) or self._finds(output, new, rest):
+            return None
+        mended, found = common.once("mended", (self, known), lambda: self._mended(common, known))
+        output.share(mended)
+        return [*found]
+
+    def _texts(self, dataset: DataSet, charsets: frozenset[tuple[str, ...]]) -> Iterator[str]:
+        return (text for place in places(dataset, charsets, self.profile) for text in place.texts)
+
+    def _mended(self, common: Shared, sought: Needles) -> tuple[Shared, list[str]]:
+        dataset = DataSet(common.elements)
+        _own(dataset)
+        found = self.mend(dataset, sought)
+        return (Shared(dataset) if found else common), found
+
+    def mend(self, dataset: DataSet, sought: Needles) -> list[str]:
+        """The keywords of what was changed."""
+        finds = self._finds(dataset, sought)
+        for place in finds:
+            if place.vr in _FIXED:
+                raise _found(place)
+            if place.tag >> 16 & 1:  # no IOD wants it
+                del place.holder[place.tag]
+            else:
+                place.holder[place.tag] = raw(place.tag, place.vr or "", _replaced(sought, place, self.pseudonym), self.encoding)
+        for place in self._finds(dataset, sought) if finds else ():
             raise _found(place)
-        if place.tag >> 16 & 1:  # no IOD wants it
-            del place.holder[place.tag]
-        else:
-            place.holder[place.tag] = raw(place.tag, place.vr or "", _replaced(sought, place, pseudonym), instance.encoding)
-    for place in _finds(sought, output.dataset, pseudonym, profile) if finds else ():
-        raise _found(place)
-    return [label(place.tag) for place in finds]
+        return [label(place.tag) for place in finds]
+
+    def _finds(self, dataset: DataSet, sought: Needles, part: DataSet | None = None) -> list[Place]:
+        found = places(dataset, sought.charsets, self.profile, part=part)
+        return [place for place in found if hit(sought, place, self.pseudonym, self.profile)]
+
+
+def _own(dataset: DataSet) -> None:
+    """Let nobody share the items that may be changed now."""
+    for tag, element in list(dataset.items()):
+        if element.items is not None:
+            dataset[tag] = _copied(element)
+
+
+def _copied(element: Element) -> Element:
+    if element.items is None:
+        return element
+    return element._replace(items=[DataSet((tag, _copied(inner)) for tag, inner in item.items()) for item in element.items])
 
 
 def _found(place: Place) -> Reject:
     return Reject("second-look", f"{label(place.tag)} still holds a value that was to be removed")
-
-
-def _finds(sought: Needles, output: DataSet, pseudonym: str, profile: Profile) -> list[Place]:
-    return [place for place in places(output, sought.charsets, profile, everywhere=False) if hit(sought, place, pseudonym, profile)]
 
 
 def _replaced(sought: Needles, place: Place, pseudonym: str) -> bytes:

@@ -3,21 +3,18 @@
 What it lets pass is read wholly; libraries read in part, and silently, what is refused here.
 """
 
+import re
 import struct
-from functools import lru_cache
-from typing import BinaryIO, Final, NoReturn
-
-from pydicom.datadict import dictionary_has_tag, dictionary_VR
-from pydicom.tag import BaseTag
+from collections.abc import Iterable, Iterator
+from typing import BinaryIO, Final, NamedTuple, NoReturn
 
 from dicomrx.deid.dataset import Bulk, DataSet, Element, Value, size_of
 from dicomrx.deid.encoding import Encoding
+from dicomrx.deid.tags import PIXELS, known_vr, text_of
 from dicomrx.errors import Reject
 
 MAX_DEPTH: Final = 32
 MAX_ELEMENTS: Final = 1_000_000
-# In order of preference: where the pixels of an image are.
-PIXELS: Final = (0x7FE00008, 0x7FE00009, 0x7FE00010)
 # A longer value is left in the stream.
 WINDOW: Final = 1 << 16
 
@@ -31,6 +28,7 @@ _SHORT: Final = frozenset(
     {"AE", "AS", "AT", "CS", "DA", "DS", "DT", "FD", "FL", "IS", "LO", "LT", "PN", "SH", "SL", "SS", "ST", "TM", "UI", "UL", "US"}
 )
 _VRS: Final = {vr.encode("ascii"): vr for vr in _LONG | _SHORT}
+_UID: Final = re.compile(rb"[0-9.]{1,64}")
 _FRAGMENTED: Final = frozenset({"OB", "OW", "UN"})
 
 
@@ -40,57 +38,95 @@ def parse(stream: BinaryIO, encoding: Encoding, group: int | None = None) -> Dat
     It ends at the end of the stream, or before padding and bytes behind it. Raises Reject "truncated" where a length leads beyond the
     end, "unreadable" where the bytes are no data set, both naming tags only.
     """
-    return _Parser(stream, encoding).top_level(group)
-
-
-def text_of(tag: int) -> str:
-    """A tag as the standard prints it."""
-    return f"({tag >> 16:04X},{tag & 0xFFFF:04X})"
-
-
-@lru_cache(maxsize=16384)
-def known_vr(tag: int) -> str | None:
-    """The VR of the dictionary, or None."""
-    return dictionary_VR(BaseTag(tag)) if dictionary_has_tag(BaseTag(tag)) else None
+    return Parser(stream, encoding).top_level(group)
 
 
 # What stands before a value: tag; VR, None where there is none; the same or else the dictionary's; length, and where the value begins.
 _Head = tuple[int, str | None, str, int, int]
 
 
-class _Parser:
+class Run(NamedTuple):
+    """Elements that follow each other, as bytes; the tag of the first."""
+
+    tag: int
+    raw: bytes
+
+
+class Parser:
     """One run over one stream, through a window on it."""
 
     def __init__(self, stream: BinaryIO, encoding: Encoding) -> None:
         self._stream = stream
         self._start = self._base = stream.tell()
         self._end = size_of(stream)
-        self._window = stream.read(WINDOW)
+        self._window = self._first = stream.read(WINDOW)
+        self._places: list[tuple[int, int, int]] = []
         self._encoding = encoding
         order = "<" if encoding.little else ">"
         self._explicit = struct.Struct(f"{order}HH2sH")
         self._implicit = struct.Struct(f"{order}HHI")
         self._long = struct.Struct(f"{order}I")
         self._short = struct.Struct(f"{order}H")
-        self._elements = 0
+        self.elements = 0
 
-    def top_level(self, group: int | None) -> DataSet:
+    def top_level(self, group: int | None = None) -> DataSet:
         """Element after element, until the end or until what follows is not of the data set any more."""
         found = DataSet()
+        self.elements = 0
+        implicit = self._encoding.implicit if group is None else self._turns_implicit(self._start, self._end)
+        self._rest(found, self._start, 0, implicit, group)
+        return _in_order(found)
+
+    def beside(self, runs: Iterable[Run]) -> DataSet | None:
+        """The elements between and behind runs that are known, all before the pixels; None where one of these is not in its place."""
+        found = DataSet()
         at, last, implicit = self._start, 0, self._encoding.implicit
-        if group is not None:
-            implicit = self._turns_implicit(at, self._end)
+        for run in runs:
+            while not self._stands(run.raw, at):
+                if at >= self._end or self._is_behind(at, last):
+                    return None
+                last, at = self._element(found, at, self._end, implicit, 0)
+                if last >= run.tag:
+                    return None
+            at += len(run.raw)
+        self._rest(found, at, last, implicit)
+        return found
+
+    def runs(self) -> Iterator[Run]:
+        """Each element that `top_level` found before the pixels and in the first window, as long as they go up."""
+        last = 0
+        for tag, begin, end in self._places:
+            if not last < tag < min(PIXELS) or end > self._start + len(self._first):
+                return
+            yield Run(tag, self._first[begin - self._start : end - self._start])
+            last = tag
+
+    def guessed(self, tag: int) -> bytes:
+        """Probably the UID under a tag, by where its bytes stand first in the window, unparsed; else another, or none."""
+        head = self._implicit.pack(tag >> 16, tag & 0xFFFF, 0)[:4]
+        match = _UID.match(self._first, self._first.find(head) + 8)
+        return match[0] if match else b""
+
+    def _rest(self, found: DataSet, at: int, last: int, implicit: bool, group: int | None = None) -> None:  # noqa: FBT001 - as in the standard
+        self._places.clear()
         while at < self._end and not self._is_behind(at, last):
             if group is not None and self._peek(at, 2) != self._short.pack(group):
                 break
+            begin = at
             last, at = self._element(found, at, self._end, implicit, 0)
+            self._places.append((last, begin, at))
         self._stream.seek(at)
-        return _in_order(found)
+
+    def _stands(self, raw: bytes, at: int) -> bool:
+        """True where these bytes are in the stream at `at`."""
+        if at + len(raw) > self._end:
+            return False
+        return self._window.startswith(raw, self._show(at, len(raw), self._end))
 
     def _is_behind(self, at: int, last: int) -> bool:
         """True where the rest is padding of zeros, or lies behind the pixel data and is no element that could follow it."""
         head = self._peek(at, 8)
-        if not any(head):
+        if not head.strip(b"\0"):
             return self._rest_is_zero(at)
         if last < _PIXEL_DATA:
             return False
@@ -112,8 +148,8 @@ class _Parser:
         tag, vr, kind, length, begin = head
         if tag in found:
             self._unreadable(f"{_shown(tag)} stands twice in one data set")
-        self._elements += 1
-        if self._elements > MAX_ELEMENTS:
+        self.elements += 1
+        if self.elements > MAX_ELEMENTS:
             self._unreadable(f"more than {MAX_ELEMENTS} elements")
         end = begin + length
         if length == _UNDEFINED:
@@ -122,7 +158,7 @@ class _Parser:
             self._beyond(tag)
         elif kind == "SQ" or (kind == "UN" and self._encoding.little and _kind(tag) == "SQ"):
             items, _ = self._items(tag, begin, end, implicit or kind == "UN", depth, delimited=False)
-            found[tag] = Element(tag, vr, Bulk(self._stream, range(begin, end)), items)
+            found[tag] = Element(tag, vr, self._held(begin, end), items)
         else:
             found[tag] = Element(tag, vr, self._value(tag, begin, length))
         return tag, end
@@ -151,6 +187,13 @@ class _Parser:
             return Bulk(self._stream, range(begin, begin + length))
         index = self._show(begin, length, self._end)
         return self._window[index : index + length]
+
+    def _held(self, begin: int, end: int) -> Value:
+        """The value of a sequence, which hardly anybody asks for."""
+        index = begin - self._base
+        if index < 0 or end - self._base > len(self._window):
+            return Bulk(self._stream, range(begin, end))
+        return self._window[index : end - self._base]
 
     def _undefined(self, head: _Head, limit: int, implicit: bool, depth: int) -> tuple[Element, int]:  # noqa: FBT001
         """An element without a length, and where it ends."""

@@ -125,6 +125,12 @@ def is_charset(value: bytes) -> bool:
     return all(term in python_encoding for term in charset_terms(value))
 
 
+@lru_cache(maxsize=64)
+def known_terms(value: bytes) -> tuple[str, ...]:
+    """The terms of a Specific Character Set (0008,0005); none where one of them is not known."""
+    return charset_terms(value) if is_charset(value) else ()
+
+
 def charset_terms(value: bytes) -> tuple[str, ...]:
     """The terms of a Specific Character Set (0008,0005)."""
     return tuple(part.strip(b" \0").decode("latin-1") for part in value.split(b"\\"))

@@ -81,19 +81,29 @@ def _chunks(values: Iterable[Value]) -> Iterator[bytes]:
 
 def _encoded(dataset: DataSet, encoding: Encoding) -> list[Value]:
     """A data set or item, in order of tags."""
-    made: list[Value] = []
-    for tag in sorted(dataset):
-        _, vr, value, items, undefined = dataset[tag]
-        if items is not None:
-            content = [_item(item, encoding) for item in items]
-            made.append(_header(tag, "SQ", sum(_length(item) for item in content), encoding))
-            made.extend(value for item in content for value in item)
-        else:
-            made.append(_header(tag, vr or "", _UNDEFINED if undefined else len(value), encoding))
-            made.append(value)
-            if undefined:
-                made.append(_item_header(0xE0DD, 0, encoding))
-    return made
+    if dataset.halves is None:
+        return [value for tag in sorted(dataset) for value in _element(dataset[tag], encoding)]
+    shared, own = dataset.halves
+    common = shared.once("encoded", encoding, lambda: _joined_by_tag(shared.elements, encoding))
+    made = common | _by_tag(own, encoding)
+    return [value for tag in sorted(made) for value in made[tag]]
+
+
+def _by_tag(dataset: DataSet, encoding: Encoding) -> dict[int, list[Value]]:
+    return {tag: _element(element, encoding) for tag, element in dataset.items()}
+
+
+def _joined_by_tag(dataset: DataSet, encoding: Encoding) -> dict[int, list[Value]]:
+    return {tag: [b"".join(map(bytes, values))] for tag, values in _by_tag(dataset, encoding).items()}
+
+
+def _element(element: Element, encoding: Encoding) -> list[Value]:
+    tag, vr, value, items, undefined = element
+    if items is not None:
+        content = [value for item in items for value in _item(item, encoding)]
+        return [_header(tag, "SQ", _length(content), encoding), *content]
+    head = _header(tag, vr or "", _UNDEFINED if undefined else len(value), encoding)
+    return [head, value, _item_header(0xE0DD, 0, encoding)] if undefined else [head, value]
 
 
 def _item(item: DataSet, encoding: Encoding) -> list[Value]:

@@ -66,14 +66,19 @@ class Anonymize:
         self._placeholders = Placeholders(placeholders)
         self._filing = Filing(spool, state.vault)
         self._adoption = incoming.Adoption(spool)
+        self._memory = deid.Memory()
         self._patients: dict[tuple[deid.Identity, str, str | None], Patient] = {}
         self.watched: Sequence[Path] = (spool.incoming,)
 
     def scan(self) -> Iterator[Job]:
-        """The arrivals, in their order; what others dropped is adopted first."""
+        """The arrivals, in their order; what others dropped is adopted first. Where there are none, nobody's header is remembered."""
         self._adoption.run()
+        job = None
         for name in incoming.backlog(self._spool):
-            yield Job(self._spool.incoming / name)
+            job = Job(self._spool.incoming / name)
+            yield job
+        if job is None:
+            self._memory.clear()
 
     def ready_in(self) -> float | None:
         """What someone dropped becomes ready within seconds."""
@@ -107,7 +112,7 @@ class Anonymize:
     def _begin(self, claimed: "_Claimed", held: ExitStack) -> "_Begun":
         """De-identify an arrival, as long as `held` is."""
         job, arrival, file = claimed
-        instance = deid.read(file)
+        instance = deid.read(file, self._memory)
         key = self._state.uid_key
         names = Names(*(deid.pseudonymous_uid(key, uid) for uid in (instance.study_uid, instance.series_uid, instance.sop_uid)))
         source = _Source(arrival, file, names, _sighting(arrival, instance, names))

@@ -1,0 +1,83 @@
+"""What the images of a series have in common, so that it is parsed, judged, searched and written once and not with each image."""
+
+from itertools import groupby
+from typing import BinaryIO, Final, NamedTuple
+
+from dicomrx.deid.dataset import Bulk, DataSet, Element, Halved, Shared
+from dicomrx.deid.encoding import Encoding
+from dicomrx.deid.structure import Parser, Run
+from dicomrx.deid.tags import creator_tag
+
+_SERIES: Final = 16
+# Of a longer header nothing is kept, so that a hostile one cannot fill the memory.
+_ELEMENTS: Final = 2048
+_SERIES_UID: Final = 0x0020000E
+# The character set, and what a content item is about: what is done to other elements goes by these.
+_LEANT_ON: Final = frozenset({0x00080005, 0x0040A043})
+
+
+class _Template(NamedTuple):
+    """What was the same in all instances of a series so far: elements as bytes, joined to runs where they follow each other, and parsed.
+
+    `leans_on` are the tags by which these are judged: those are among them, or in no instance that they are used for.
+    """
+
+    raw: dict[int, bytes]
+    runs: list[Run]
+    shared: Shared
+    leans_on: frozenset[int]
+
+
+class Memory:
+    """The headers of the latest series, of each at most a window: to be cleared when there is nothing to do, for they name patients.
+
+    Whose an element was does not matter, for it is the same to the byte; what a profile made of it is used again for the same patient
+    and profile only.
+    """
+
+    def __init__(self) -> None:
+        self._templates: dict[tuple[Encoding, bytes], _Template] = {}
+
+    def clear(self) -> None:
+        """Forget all."""
+        self._templates.clear()
+
+    def parse(self, stream: BinaryIO, encoding: Encoding) -> DataSet:
+        """As `structure.parse`."""
+        parser = Parser(stream, encoding)
+        series = encoding, parser.guessed(_SERIES_UID)
+        template = self._templates.pop(series, None)  # the latest are last
+        own = None if template is None or not template.runs else parser.beside(template.runs)
+        if template is not None and own is not None and own.keys().isdisjoint(template.raw.keys() | template.leans_on):
+            if len(own) < len(template.raw):
+                self._templates[series] = template
+                return Halved(template.shared, own)
+            template = None
+        found = parser.top_level()
+        if parser.elements <= _ELEMENTS:
+            self._templates[series] = _template(list(parser.runs()), found, template)
+        if len(self._templates) > _SERIES:
+            del self._templates[next(iter(self._templates))]
+        return found
+
+
+def _template(runs: list[Run], found: DataSet, before: _Template | None) -> _Template:
+    """What an instance has in common with those before it; where that is not even half, what it may have with those to come."""
+    known = {} if before is None else before.raw
+    raw = {tag: data for tag, data in runs if known.get(tag) == data and not _is_left(found[tag])}
+    if len(raw) * 2 < len(found):
+        return _Template(dict(runs), [], Shared(DataSet()), _LEANT_ON)
+    parts = [list(part) for is_common, part in groupby(runs, lambda run: run.tag in raw) if is_common]
+    return _Template(
+        raw,
+        [Run(part[0].tag, b"".join(run.raw for run in part)) for part in parts],
+        Shared(DataSet((tag, found[tag]) for tag in raw)),
+        frozenset({creator_tag(tag) or tag for tag in raw if tag >> 16 & 1} | _LEANT_ON),
+    )
+
+
+def _is_left(element: Element) -> bool:
+    """True where any of it is left in its stream, which will be closed."""
+    if element.items is None:
+        return isinstance(element.value, Bulk)
+    return isinstance(element.value, Bulk) or any(_is_left(inner) for item in element.items for inner in item.values())

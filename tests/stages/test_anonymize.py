@@ -1,0 +1,40 @@
+"""The stage that de-identifies, run step by step."""
+
+import io
+from pathlib import Path
+
+import pytest
+
+from dicomrx import deid
+from dicomrx.profiles import Profiles
+from dicomrx.spool.intake import Intake
+from dicomrx.spool.layout import Spool
+from dicomrx.stages.anonymize import Anonymize
+from dicomrx.vault import open_bound
+from tests.spool_rig import receive
+from tests.unit.deid_files import element, file_of, joined, needed
+
+
+def image(number: int) -> bytes:
+    return file_of(joined(needed() | {0x00080018: ("UI", b"1.2.3.4.3.%d" % number)}) + element(0x7FE00010, "OW", b"\1\2"))
+
+
+def test_headers_are_remembered_while_there_is_work_and_no_longer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    memory = deid.Memory()
+    monkeypatch.setattr(deid, "Memory", lambda: memory)
+    spool = Spool.open(tmp_path / "storage", tmp_path / "zips", make=True)
+    intake = Intake(spool)
+
+    def is_known() -> bool:
+        return deid.read(io.BytesIO(image(9)), memory).dataset.halves is not None
+
+    with open_bound(tmp_path / "state", spool) as state:
+        stage = Anonymize(spool, state, profiles=Profiles(deid.BASIC, {}), burned_in="pass", issuers={}, placeholders=())
+        for number in (1, 2):
+            receive(intake, image(number), 1, number)
+        for job in stage.scan():
+            stage.process(job)
+        assert len(list(spool.studies.glob("*/*/*.dcm"))) == 2
+        assert is_known()
+        assert list(stage.scan()) == []
+        assert not is_known()
