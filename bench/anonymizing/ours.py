@@ -27,7 +27,7 @@ def stage(root):
         Spool.open(root / "spool", root / "zips", make=True) as spool,
         definition.build(spool, Settings(state_dir=root / "state")) as built,
     ):
-        yield Runner(built, spool, cpu_s=definition.cpu_s)
+        yield Runner(built, spool, cpu_s=definition.cpu_s, memory=definition.memory)
 
 
 def whole(root, warm):
@@ -40,10 +40,11 @@ def whole(root, warm):
 
 def rewriting(out, sources, *, sync):
     contexts = {}
+    memory = deid.Memory()
 
     def one(source, target):
         with source.open("rb") as file, target.open("xb") as made:
-            instance = deid.read(file)
+            instance = deid.read(file, memory)
             deid.check(instance, "quarantine")
             if instance.identity not in contexts:
                 contexts[instance.identity] = deid.Context(f"sub-{len(contexts):03}", bytes(32), date_shift=1000)
