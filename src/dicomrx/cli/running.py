@@ -15,7 +15,7 @@ from dicomrx import logs
 from dicomrx.errors import FULL_ERRNOS, ConfigError, DicomrxError, DiskFullError, TryAgainError
 from dicomrx.settings import Settings, as_env
 from dicomrx.spool import durable
-from dicomrx.spool.layout import Spool
+from dicomrx.spool.layout import FOLDERS, Spool
 from dicomrx.supervise import Child, Supervisor
 
 MAX_WORKERS: Final = 8
@@ -34,9 +34,12 @@ def opened(settings: Settings, *, make: bool) -> Iterator[Spool]:
 
 
 def _refuse_nested(settings: Settings) -> None:
-    spool, state = settings.storage_dir.resolve(), settings.state_dir.resolve()
+    spool, state, zips = (path.resolve() for path in (settings.storage_dir, settings.state_dir, settings.zip_dir))
     if spool == state or spool in state.parents or state in spool.parents:
         msg = f"spool {spool} and state {state} must lie apart: the state has other rights and another backup (--storage, --state-dir)"
+        raise ConfigError(msg)
+    if zips == spool or any(zips.is_relative_to(spool / name) for name in (*FOLDERS, ".run")):
+        msg = f"the zips {zips} would lie among what the stages of the spool {spool} read: name another folder (--storage, --zip-dir)"
         raise ConfigError(msg)
 
 

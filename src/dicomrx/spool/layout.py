@@ -30,7 +30,7 @@ REASON: Final = "reason.json"
 ATTEMPTS: Final = "attempts.jsonl"
 
 _IN_HAND: Final = "in-hand"
-_FOLDERS: Final = ("receiving", "incoming", "studies", "outbox", "sent", "failed", "quarantine")
+FOLDERS: Final = ("receiving", "incoming", "studies", "outbox", "sent", "failed", "quarantine")
 _NOT_OURS_BUT_HARMLESS: Final = frozenset({"incoming", "lost+found"})
 _HIDDEN_FOLDERS: Final = ("tmp", "locks", "clock", "arrivals", "associations", "evidence", "strikes", "sending", "refused")
 
@@ -45,7 +45,7 @@ class Spool:
         self.root = root
         self.zips = zips
         self.receiving, self.incoming, self.studies, self.outbox, self.sent, self.failed, self.quarantine = (
-            root / name for name in _FOLDERS
+            root / name for name in FOLDERS
         )
         self.run_dir = root / ".run"
         self.ledger = Ledger(self.run_dir / "arrivals", self.run_dir / "associations")
@@ -105,7 +105,7 @@ class Spool:
         for name in _HIDDEN_FOLDERS:
             durable.make_directory(self.run_dir / name)
         self.binding.create()
-        for name in _FOLDERS:
+        for name in FOLDERS:
             durable.make_directory(self.root / name)
         durable.make_directory(self.zips)
         self._refuse_unfit()
@@ -126,7 +126,7 @@ class Spool:
 
     def _refuse_unfit(self) -> None:
         device = self.root.stat().st_dev
-        split = [name for name in (*_FOLDERS, ".run") if (self.root / name).stat().st_dev != device]
+        split = [name for name in (*FOLDERS, ".run") if (self.root / name).stat().st_dev != device]
         if split:
             msg = f"{self.root} is split over file systems ({', '.join(split)}): a spool is ONE file system, so that a rename moves a file"
             raise CannotCreateError(msg)
