@@ -9,7 +9,7 @@ import typer
 from dicomrx.cli import options
 from dicomrx.cli.options import path_option, with_settings
 from dicomrx.errors import UsageError
-from dicomrx.settings import Resolution
+from dicomrx.settings import Resolution, refuse_plain_http
 
 Once = Annotated[bool, typer.Option("--once", help="do what is ready, then end (for cron)")]
 Worker = Annotated[bool, typer.Option("--worker", hidden=True)]
@@ -34,6 +34,8 @@ def run_all(resolution: Resolution, *, once: Once = False) -> None:
     settings = resolution.settings
     with running.logged(settings, "all"):
         Profiles.of(settings)
+        if settings.auto_upload:
+            refuse_plain_http(settings)
         with running.opened(settings, make=True) as spool:
             send = [] if settings.auto_upload else ["--no-send"]
             if once:
