@@ -66,7 +66,7 @@ class Spool:
         except OSError as error:
             spool.close()
             if isinstance(error, PermissionError):
-                raise PermissionRefused(_not_ours(spool.root)) from error
+                raise PermissionRefused(_not_ours(spool.root, error)) from error
             if is_machine_error(error) and error.errno != errno.EROFS:
                 raise
             msg = f"cannot use the spool {spool.root}: {error.strerror} at {error.filename}"
@@ -86,7 +86,7 @@ class Spool:
         try:
             there = (spool.run_dir / "id").is_file()
         except PermissionError as error:
-            raise PermissionRefused(_not_ours(spool.root)) from error
+            raise PermissionRefused(_not_ours(spool.root, error)) from error
         if not there:
             msg = f"no spool at {spool.root}: `dicomrx all`, `scp` or `anonymize` makes one; --storage names it"
             raise NoInputError(msg)
@@ -256,8 +256,8 @@ class Spool:
             runs.sweep(self.zips / ".tmp")
 
 
-def _not_ours(root: Path) -> str:
-    return f"this user may not use the spool {root}: run as its owner, or share it with a group (SPOOL_GROUP)"
+def _not_ours(root: Path, error: PermissionError) -> str:
+    return f"this user may not use the spool {root} ({error.filename}): run as its owner, or share it with a group (SPOOL_GROUP)"
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
