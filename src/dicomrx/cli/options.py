@@ -5,6 +5,7 @@ import inspect
 import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
@@ -21,7 +22,7 @@ def within_reach(paths: Any) -> Any:
     """What was typed for a path or several, as it is; raises PermissionRefused for one whose folder this user may not look into."""
     for path in paths if isinstance(paths, list) else [paths]:
         try:
-            os.stat(path or "")
+            Path(path or "").stat()
         except PermissionError as error:
             msg = f"this user may not look into the folder of {path}"
             raise PermissionRefused(msg) from error
