@@ -6,7 +6,7 @@ import logging
 import os
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
 from hashlib import sha256
@@ -22,6 +22,7 @@ _MAGIC: Final = b"DICM"
 _CHUNK: Final = 1 << 20
 _BEGIN: Final = ".dicomrx-"
 _END: Final = ".part"
+_PARTS: Final = f"{_BEGIN}*{_END}"
 _OURS: Final = (".run/id", "key-check")
 
 log = logging.getLogger(__name__)
@@ -66,7 +67,8 @@ def restore(source: Path, out: Path, originals: Originals) -> Report:
     What is no DICOM file is skipped. Raises NoInputError or CannotCreateError for the two paths themselves.
     """
     kind = Kind.of(source)
-    _sweep(out)
+    target = out / source.name if out.is_dir() else out
+    _sweep(target.parent.glob(_PARTS) if kind is Kind.FILE else out.rglob(_PARTS))
     report = Report()
     if kind is Kind.FOLDER:
         for path, file in in_folder(source):
@@ -78,7 +80,6 @@ def restore(source: Path, out: Path, originals: Originals) -> Report:
             for name, file in in_zip(bundle):
                 _one(_inside(name) or file, name, out / name, originals, report)
     else:
-        target = out / source.name if out.is_dir() else out
         for _, file in opened(source):
             _one(file, source.name, target, originals, report)
     return report
@@ -154,23 +155,27 @@ def _part(folder: Path) -> Iterator[Path]:
             msg = f"cannot write below {folder}: {error.strerror}"
             raise CannotCreateError(msg) from error
         os.close(fd)
-        claim = durable.claim(Path(name))
+        try:
+            claim = durable.claim(Path(name))
+        except OSError:  # a file system without locks: no sweeper can claim it either
+            break
     try:
         yield Path(name)
     finally:
         Path(name).unlink(missing_ok=True)
-        os.close(claim)
-
-
-def _sweep(out: Path) -> None:
-    """Remove what a killed restore left unfinished: it holds an identity, under a name that nobody sees."""
-    pattern = f"{_BEGIN}*{_END}"
-    for part in list(out.rglob(pattern) if out.is_dir() else out.parent.glob(pattern)):
-        claim = durable.claim(part)
         if claim is not None:
-            durable.remove(part)
             os.close(claim)
-            log.warning("removed what an earlier restore, killed, had left unfinished in %s", part.parent)
+
+
+def _sweep(parts: Iterable[Path]) -> None:
+    """Remove what a killed restore left unfinished: it holds an identity, under a name that nobody sees."""
+    for part in list(parts):
+        with contextlib.suppress(OSError):  # another user's, or on a file system without locks
+            claim = durable.claim(part)
+            if claim is not None:
+                durable.remove(part)
+                os.close(claim)
+                log.warning("removed what an earlier restore, killed, had left unfinished in %s", part.parent)
 
 
 def _refuse_ours(target: Path) -> None:

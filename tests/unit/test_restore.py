@@ -55,6 +55,12 @@ def test_a_restore_that_is_ended_leaves_no_original_half_written(folder: Path, t
     assert [path.name for path in (tmp_path / "out").rglob("*")] == ["a"]
 
 
+def test_a_restore_under_nohup_outlives_its_terminal(folder: Path, tmp_path: Path) -> None:
+    command = ["nohup", sys.executable, "-c", ENDING, str(int(signal.SIGHUP)), str(folder), str(tmp_path / "out")]
+    subprocess.run(command, check=True, capture_output=True)
+    assert (tmp_path / "out" / "a" / "1").read_bytes() == b"Quixano"
+
+
 def test_what_a_killed_restore_left_is_removed_by_the_next_and_told(folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     out = tmp_path / "out"
     ended(signal.SIGKILL, folder, out)

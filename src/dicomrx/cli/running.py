@@ -73,8 +73,9 @@ def stopping(stop: Callable[[], None]) -> Iterator[None]:
 
 @contextmanager
 def ended_by_signals() -> Iterator[None]:
-    """SIGTERM and SIGHUP end a command as Ctrl-C does: with its children, and without what it has not finished."""
-    before = {number: signal.signal(number, signal.default_int_handler) for number in (signal.SIGTERM, signal.SIGHUP)}
+    """SIGTERM and SIGHUP, unless ignored (nohup), end a command as Ctrl-C does: with its children, and without what it has not finished."""
+    numbers = [number for number in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, signal.default_int_handler) for number in numbers}
     try:
         yield
     finally:

@@ -22,6 +22,7 @@ from dicomrx.spool.ledger import Ledger
 from dicomrx.spool.names import Arrival, part_begin, run_start, visible
 from dicomrx.spool.runs import RunDirectory
 
+FOLDERS: Final = ("receiving", "incoming", "studies", "outbox", "sent", "failed", "quarantine")
 MARKER: Final = ".complete"
 ARRIVED: Final = ".arrived"
 MANIFEST: Final = "manifest.json"
@@ -30,7 +31,6 @@ REASON: Final = "reason.json"
 ATTEMPTS: Final = "attempts.jsonl"
 
 _IN_HAND: Final = "in-hand"
-FOLDERS: Final = ("receiving", "incoming", "studies", "outbox", "sent", "failed", "quarantine")
 _NOT_OURS_BUT_HARMLESS: Final = frozenset({"incoming", "lost+found"})
 _HIDDEN_FOLDERS: Final = ("tmp", "locks", "clock", "arrivals", "associations", "evidence", "strikes", "sending", "refused")
 
