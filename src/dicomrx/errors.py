@@ -114,3 +114,13 @@ class Reject(Outcome):
 def is_machine_error(error: BaseException) -> bool:
     """True where the machine, not the input, is to blame."""
     return isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno in MACHINE_ERRNOS)
+
+
+def pem_trouble(error: OSError, content: str = "certificate, or no private key,") -> str:
+    """Why a file that should hold `content` in PEM cannot be used, in words where OpenSSL has none for it."""
+    reason: str | None = getattr(error, "reason", None)
+    if reason in {"KEY_VALUES_MISMATCH", "KEY_TYPE_MISMATCH"}:
+        return "the certificate and the private key do not belong together"
+    if reason == "NO_CERTIFICATE_OR_CRL_FOUND" or "PEM lib" in str(error):
+        return f"there is no {content} in PEM"
+    return reason or error.strerror or type(error).__name__

@@ -7,7 +7,7 @@ from typing import Final
 
 from dicomrx import deid
 from dicomrx.errors import ConfigError
-from dicomrx.settings import ENV_PREFIX, Settings
+from dicomrx.settings import TABLE, Settings
 from dicomrx.text import safe
 
 _SITE_FILE: Final = ".toml"
@@ -23,10 +23,10 @@ class Profiles:
     @classmethod
     def of(cls, settings: Settings) -> "Profiles":
         """As the settings say; raises ConfigError, naming the setting and the file."""
-        by_ae = {row.calling_ae: _profile("AE_PROFILES", row.profile) for row in settings.ae_profiles}
-        made = cls(_profile("PROFILE", settings.profile), by_ae)
+        by_ae = {row.calling_ae: _profile("ae_profiles", row.profile) for row in settings.ae_profiles}
+        made = cls(_profile("profile", settings.profile), by_ae)
         if {"full-dates", "modified-dates"} <= frozenset().union(*(profile.options for profile in made.all)):
-            both = f"{ENV_PREFIX}PROFILE and {ENV_PREFIX}AE_PROFILES"
+            both = f"{_place('profile')} and {_place('ae_profiles')}"
             msg = f"{both}: one keeps full dates and one moves them, so who has a patient's images of both knows the shift: choose one"
             raise ConfigError(msg)
         return made
@@ -49,4 +49,10 @@ def _profile(setting: str, text: str) -> deid.Profile:
         return deid.site_profile(path.read_text("utf-8"), path.stem)
     except (ConfigError, OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else error
-        raise ConfigError(f"{ENV_PREFIX}{setting}={safe(text, 200)}: {why}") from error
+        raise ConfigError(f"{_place(setting)}={safe(text, 200)}: {why}") from error
+
+
+def _place(setting: str) -> str:
+    """Both names: where the value was given is settled, and forgotten, long before it is read."""
+    row = TABLE[setting]
+    return f"{row.flag} or {row.env}"

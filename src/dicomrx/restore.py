@@ -1,9 +1,12 @@
 """Originals back, byte for byte, from the vault; or, for the older tool's files, the values of its map put back."""
 
+import contextlib
+import errno
+import logging
 import os
 import tempfile
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
 from hashlib import sha256
@@ -17,7 +20,12 @@ from dicomrx.spool import durable
 _PREAMBLE: Final = 128
 _MAGIC: Final = b"DICM"
 _CHUNK: Final = 1 << 20
+_BEGIN: Final = ".dicomrx-"
+_END: Final = ".part"
+_PARTS: Final = f"{_BEGIN}*{_END}"
 _OURS: Final = (".run/id", "key-check")
+
+log = logging.getLogger(__name__)
 
 Originals = Callable[[BinaryIO], "list[Callable[[BinaryIO], None]] | None"]
 """Finds what belongs to an anonymized file: for each original a writer of it, an empty list where it has none, None for no DICOM file."""
@@ -41,12 +49,15 @@ class Kind(StrEnum):
 
     @classmethod
     def of(cls, source: Path) -> "Kind":
-        """By the content; raises NoInputError where there is nothing."""
+        """By the content; raises NoInputError where there is nothing to read."""
         if not source.exists():
             msg = f"{source} is not there"
             raise NoInputError(msg)
         if source.is_dir():
             return cls.FOLDER
+        if not source.is_file():  # to open a FIFO is to wait for its writer
+            msg = f"{source} is no file, folder or zip"
+            raise NoInputError(msg)
         return cls.ZIP if zipfile.is_zipfile(source) else cls.FILE
 
 
@@ -56,6 +67,8 @@ def restore(source: Path, out: Path, originals: Originals) -> Report:
     What is no DICOM file is skipped. Raises NoInputError or CannotCreateError for the two paths themselves.
     """
     kind = Kind.of(source)
+    target = out / source.name if out.is_dir() else out
+    _sweep(target.parent.glob(_PARTS) if kind is Kind.FILE else out.rglob(_PARTS))
     report = Report()
     if kind is Kind.FOLDER:
         for path, file in in_folder(source):
@@ -67,7 +80,6 @@ def restore(source: Path, out: Path, originals: Originals) -> Report:
             for name, file in in_zip(bundle):
                 _one(_inside(name) or file, name, out / name, originals, report)
     else:
-        target = out / source.name if out.is_dir() else out
         for _, file in opened(source):
             _one(file, source.name, target, originals, report)
     return report
@@ -111,24 +123,59 @@ def is_dicom_file(file: BinaryIO) -> bool:
 
 def _write(target: Path, write: Callable[[BinaryIO], None]) -> None:
     """Write beside the target under a hidden name, and link it only when all of it is proven."""
-    _refuse_ours(target)
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        fd, part = tempfile.mkstemp(prefix=".", suffix=".part", dir=target.parent)
-    except OSError as error:
-        msg = f"cannot write below {target.parent}: {error.strerror}"
-        raise CannotCreateError(msg) from error
-    try:
-        with os.fdopen(fd, "w+b") as out:
-            write(out)
-            out.flush()
-            durable.sync(out.fileno())
-        durable.link(Path(part), target)
+        _refuse_ours(target)
+        with _part(target.parent) as part:
+            with part.open("r+b") as out:
+                write(out)
+                out.flush()
+                durable.sync(out.fileno())
+            durable.link(part, target)
     except FileExistsError as error:
         msg = f"{target} exists: name an empty or new place, nothing is overwritten"
         raise CannotCreateError(msg) from error
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        msg = "its name is too long for where the originals go"
+        raise NoInputError(msg) from error
+
+
+@contextlib.contextmanager
+def _part(folder: Path) -> Iterator[Path]:
+    """An empty file in `folder` that lasts as long as the block; claimed, so that `_sweep` knows it from what a dead process left."""
+    claim = None
+    while claim is None:  # a sweeper was faster than our claim
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            fd, name = tempfile.mkstemp(_END, _BEGIN, folder)
+        except OSError as error:
+            if error.errno == errno.ENAMETOOLONG:
+                raise
+            msg = f"cannot write below {folder}: {error.strerror}"
+            raise CannotCreateError(msg) from error
+        os.close(fd)
+        try:
+            claim = durable.claim(Path(name))
+        except OSError:  # a file system without locks: no sweeper can claim it either
+            break
+    try:
+        yield Path(name)
     finally:
-        Path(part).unlink(missing_ok=True)
+        Path(name).unlink(missing_ok=True)
+        if claim is not None:
+            os.close(claim)
+
+
+def _sweep(parts: Iterable[Path]) -> None:
+    """Remove what a killed restore left unfinished: it holds an identity, under a name that nobody sees."""
+    for part in list(parts):
+        with contextlib.suppress(OSError):  # another user's, or on a file system without locks
+            claim = durable.claim(part)
+            if claim is not None:
+                durable.remove(part)
+                os.close(claim)
+                log.warning("removed what an earlier restore, killed, had left unfinished in %s", part.parent)
 
 
 def _refuse_ours(target: Path) -> None:

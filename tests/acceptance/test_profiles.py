@@ -99,11 +99,11 @@ def test_a_profile_that_cannot_be_carried_out_ends_with_78_and_the_settings_name
 ) -> None:
     (pipeline.root / "bad.toml").write_text('[rules]\nStudyDate = "move"\n')
     done = pipeline.run(*command, code=78, **{f"DICOM_RECEIVER_{name}": text})
-    assert f"DICOM_RECEIVER_{name}=" in done.stderr
+    assert f"--{name.lower().replace('_', '-')} or DICOM_RECEIVER_{name}=" in done.stderr
     assert says in done.stderr
     shutil.rmtree(pipeline.storage, ignore_errors=True)
 
 
 def test_one_gateway_does_not_keep_dates_and_move_them_too(pipeline: Pipeline) -> None:
     done = pipeline.run("anonymize", "--once", "--profile", "research", "--ae-profiles", "CT1=basic+full-dates", code=78)
-    assert "DICOM_RECEIVER_PROFILE and DICOM_RECEIVER_AE_PROFILES" in done.stderr
+    assert "--profile or DICOM_RECEIVER_PROFILE and --ae-profiles or DICOM_RECEIVER_AE_PROFILES" in done.stderr

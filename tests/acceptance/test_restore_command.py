@@ -12,7 +12,7 @@ import pytest
 from pydicom import dcmread
 
 from tests import factories
-from tests.acceptance.pipeline import Pipeline, dataset_sha256, wait_until
+from tests.acceptance.pipeline import Pipeline, dataset_sha256, stop, wait_until
 
 
 @pytest.fixture
@@ -182,6 +182,17 @@ def test_of_a_zip_that_cannot_be_unpacked_the_rest_comes_back(sent: Pipeline, tm
     done = sent.run("restore", str(tmp_path / "unfit.zip"), str(tmp_path / "out"), code=66)
     assert "damaged" in done.stderr
     assert len(originals_in(tmp_path / "out")) == (0 if how == "cut short" else 3)
+
+
+def test_a_restore_that_is_stopped_ends_as_by_ctrl_c(sent: Pipeline, tmp_path: Path) -> None:
+    one = min((sent.storage / "sent").glob("*/*/*.dcm"))
+    (tmp_path / "anon").mkdir()
+    for number in range(2000):
+        (tmp_path / "anon" / f"{number}.dcm").hardlink_to(one)
+    process = sent.start("restore", str(tmp_path / "anon"), str(tmp_path / "out"))
+    wait_until(lambda: list(tmp_path.glob("out/*.dcm")))
+    assert stop(process) == 130
+    assert not list(tmp_path.glob("out/.*"))
 
 
 FLAT = "flat"

@@ -36,6 +36,23 @@ def test_a_key_of_the_receiver_that_everybody_can_read_is_warned_about(
     assert told not in log_of_start(site)
 
 
+READ = [("ZIP_DIR", name) for name in (".", "incoming", "studies/zips", "sent", ".run/zips")] + [("STATE_DIR", "incoming/x")]
+
+
+@pytest.mark.parametrize(("setting", "below"), READ)
+def test_a_folder_among_what_stages_read_is_refused_with_both_settings(setting: str, below: str, pipeline: Pipeline) -> None:
+    (pipeline.root / "link").symlink_to(pipeline.storage)
+    flag = f"--{setting.lower().replace('_', '-')}"
+    told = pipeline.run("anonymize", "--once", code=78, **{f"DICOM_RECEIVER_{setting}": str(pipeline.root / "link" / below)}).stderr
+    assert "--storage" in told
+    assert flag in told
+    assert not pipeline.storage.exists()
+
+
+def test_zips_may_lie_beside_the_folders_of_the_spool(pipeline: Pipeline) -> None:
+    pipeline.run("anonymize", "--once", DICOM_RECEIVER_ZIP_DIR=str(pipeline.storage / "zips"))
+
+
 def log_of_start(site: Pipeline) -> str:
     (site.root / "scp.log").unlink(missing_ok=True)
     process = site.start("scp")

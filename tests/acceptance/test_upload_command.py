@@ -250,7 +250,11 @@ def test_credentials_over_plain_http_are_warned_about_at_every_start_at_any_log_
     pipeline.env["DICOM_RECEIVER_API_URL"] = "http://api.example.org/api"  # nothing is there to be sent
     for _ in range(2):
         assert "clear text" in pipeline.run("upload", "--once", DICOM_RECEIVER_LOG_LEVEL="ERROR").stderr
-    assert "REQUIRE_HTTPS" in pipeline.run("upload", "--once", code=78, DICOM_RECEIVER_REQUIRE_HTTPS="true").stderr
+    pipeline.env["DICOM_RECEIVER_REQUIRE_HTTPS"] = "true"
+    assert "REQUIRE_HTTPS" in pipeline.run("upload", "--once", code=78).stderr
+    assert "REQUIRE_HTTPS" in pipeline.run("all", "--once", code=78).stderr
+    for command in (["status"], ["watch", "--once"], ["upload", "--once", "--no-send"], ["all", "--once", "--no-auto-upload"]):
+        pipeline.run(*command, DICOM_RECEIVER_AUTO_UPLOAD="")
 
 
 # --- what was sent ----------------------------------------------------------------------------------------------------

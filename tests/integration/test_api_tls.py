@@ -169,11 +169,11 @@ def test_a_file_that_cannot_be_used_is_named_by_its_setting(tmp_path: Path, ca: 
     garbage.write_text("garbage")
     for tls, setting in [
         (Tls(ca=gone), "API_CA"),
-        (Tls(ca=garbage), "API_CA"),
+        (Tls(ca=garbage), "API_CA.*no certificate in PEM"),
         (Tls(cert=gone), "API_CERT"),
-        (Tls(cert=ours.cert), "API_KEY in it"),
-        (Tls(cert=ours.cert, key=garbage), "API_KEY"),
-        (Tls(cert=ours.cert, key=ca.key), "API_KEY"),
+        (Tls(cert=ours.cert), "API_KEY in it.*no private key, in PEM"),
+        (Tls(cert=ours.cert, key=garbage), "API_KEY.*no private key, in PEM"),
+        (Tls(cert=ours.cert, key=ca.key), "API_KEY.*do not belong together"),
         (Tls(key=ours.key), "without API_CERT"),
         (Tls(cert=locked.cert, key=locked.key), "passphrase"),
     ]:

@@ -63,8 +63,8 @@ def client_context(trusted: Authority, own: Path | None) -> ssl.SSLContext:
 
 
 @contextlib.contextmanager
-def connected(server: Server, context: ssl.SSLContext, timeout_s: float = 10, source: str = "") -> Iterator[Association]:
-    plain = socket.create_connection(server.address, timeout_s, source_address=(source, 0))
+def connected(server: Server, context: ssl.SSLContext, timeout_s: float = 10) -> Iterator[Association]:
+    plain = socket.create_connection(server.address, timeout_s)
     with context.wrap_socket(plain) as stream:
         stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         association = Association(stream, "the receiver")
@@ -122,7 +122,7 @@ def test_nobody_waits_for_the_handshake_of_another(intake: Folder, listen: Liste
         for staller in stallers[::2]:
             staller.sendall(b"\x16\x03\x01\x02\x00\x01")  # the beginning of a ClientHello
         began = time.monotonic()
-        with connected(server, modality, source="127.0.0.2") as association:
+        with connected(server, modality) as association:
             assert association.echo(3) == 0
         assert time.monotonic() - began < 1
         eventually(lambda: not server.admission._waiting)
@@ -149,14 +149,14 @@ def test_what_is_wrong_with_the_files_is_a_matter_for_the_configuration(intake: 
     good = ours.issue("good")
     nothing = tmp_path / "nothing.pem"
     nothing.write_text("nothing")
-    wrong: list[dict[str, Any]] = [
-        {"tls_ca": ours.certificate},
-        {"tls_key": good},
-        {"tls_cert": tmp_path / "missing.pem"},
-        {"tls_cert": nothing},
-        {"tls_cert": ours.certificate, "tls_key": good},
-        {"tls_cert": good, "tls_ca": nothing},
+    wrong: list[tuple[dict[str, Any], str]] = [
+        ({"tls_ca": ours.certificate}, "without TLS_CERT"),
+        ({"tls_key": good}, "without TLS_CERT"),
+        ({"tls_cert": tmp_path / "missing.pem"}, "TLS_CERT.*No such file"),
+        ({"tls_cert": nothing}, "TLS_CERT.*no private key, in PEM"),
+        ({"tls_cert": ours.certificate, "tls_key": good}, "TLS_KEY.*do not belong together"),
+        ({"tls_cert": good, "tls_ca": nothing}, "TLS_CA.*no certificate in PEM"),
     ]
-    for files in wrong:
-        with pytest.raises(ConfigError, match="TLS_"):
+    for files, told in wrong:
+        with pytest.raises(ConfigError, match=told):
             serve(replace(LISTEN, **files), intake).start()

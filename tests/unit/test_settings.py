@@ -19,6 +19,7 @@ from dicomrx.settings import (
     as_env,
     exposed_key,
     markdown,
+    refuse_plain_http,
     resolve,
     rows,
     to_text,
@@ -55,7 +56,7 @@ SAMPLES = {
     "pseudonym": ("P%d", "north-%04d-a", "sub-%03d"),
     "engine": ("pynetdicom", "lane", "pynetdicom"),
 }
-CHOOSABLE = [name for name in TABLE if name not in {*NOT_YET, "config", "require_https"}] + ["burned_in"]
+CHOOSABLE = [name for name in TABLE if name not in {*NOT_YET, "config"}] + ["burned_in"]
 
 
 def samples(name: str) -> tuple[str, str, str]:
@@ -272,9 +273,9 @@ def test_every_default_is_carried_out_and_survives_its_own_parser() -> None:
 
 def test_https_can_be_required() -> None:
     with pytest.raises(ConfigError, match="DICOM_RECEIVER_API_URL does not begin with https"):
-        resolve({"require_https": True}, {})
-    assert resolve({"require_https": True, "api_url": "HTTPS://api.example"}, {}).settings.require_https
-    assert not resolve({"require_https": True}, {"DICOM_RECEIVER_REQUIRE_HTTPS": "no"}).settings.require_https
+        refuse_plain_http(resolve({"require_https": True}, {}).settings)
+    refuse_plain_http(resolve({"require_https": True, "api_url": "HTTPS://api.example"}, {}).settings)
+    refuse_plain_http(resolve({"require_https": True}, {"DICOM_RECEIVER_REQUIRE_HTTPS": "no"}).settings)
 
 
 def secret_file(path: Path, content: bytes, mode: int = 0o600) -> Path:

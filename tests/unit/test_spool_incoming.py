@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from dicomrx.errors import NoInputError
 from dicomrx.spool import durable, incoming, quarantine
 from dicomrx.spool.incoming import Adoption
 from dicomrx.spool.intake import Intake
 from dicomrx.spool.layout import Spool, read_json
-from dicomrx.spool.ledger import Fate
+from dicomrx.spool.ledger import Fate, Ledger
 from dicomrx.spool.names import Arrival, stamp
 from tests.spool_rig import NS, advance, die, drop, file_one, names, open_spool, receive, tree
 
@@ -271,6 +272,40 @@ def test_a_requeued_input_is_known_in_the_next_process_too(spool: Spool, tmp_pat
         quarantine.requeue(other, item, 1)
     assert len(incoming.arrivals(spool)) == 1
     assert incoming.look(spool).foreign == []
+    intake.stop(cut=False)
+
+
+@pytest.mark.parametrize(("where", "step"), [(durable, "move"), (Ledger, "note")])
+def test_a_crash_while_something_is_requeued_counts_nothing_twice(
+    spool: Spool, where: object, step: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    intake = Intake(spool)
+    quarantine.put_aside(spool, spool.incoming / receive(intake).name, "anonymize", "bug")
+    (item,) = quarantine.items(spool)
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(where, step, interrupted)
+        quarantine.requeue(spool, item, 1)
+    if item.path.exists():
+        quarantine.requeue(spool, item, 2)
+    (again,) = incoming.arrivals(spool)
+    assert file_one(spool, again) is Fate.FILED
+    fates = spool.ledger.counts()
+    assert (fates[Fate.ACKNOWLEDGED], fates[Fate.QUARANTINED], fates[Fate.FILED]) == (2, 1, 1)
+    intake.stop(cut=False)
+
+
+def interrupted(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_who_requeues_what_somebody_else_just_did_is_told(spool: Spool) -> None:
+    intake = Intake(spool)
+    quarantine.put_aside(spool, spool.incoming / receive(intake).name, "anonymize", "bug")
+    (item,) = quarantine.items(spool)
+    quarantine.requeue(spool, item, 1)
+    with pytest.raises(NoInputError, match="somebody else"):
+        quarantine.requeue(spool, item, 2)
+    assert spool.ledger.counts()[Fate.ACKNOWLEDGED] == 2
     intake.stop(cut=False)
 
 

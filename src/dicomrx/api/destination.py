@@ -7,7 +7,7 @@ from pathlib import Path
 
 import httpx
 
-from dicomrx.errors import ConfigError
+from dicomrx.errors import ConfigError, pem_trouble
 
 
 @dataclass(frozen=True)
@@ -25,23 +25,19 @@ class Tls:
         try:
             context = httpx.create_ssl_context() if self.ca is None else ssl.create_default_context(cafile=self.ca)
         except OSError as error:
-            raise ConfigError(f"API_CA {self.ca} cannot be used: {_why(error)}") from None
+            raise ConfigError(f"API_CA {self.ca} cannot be used: {pem_trouble(error, 'certificate')}") from None
         if self.key and not self.cert:
             raise ConfigError("API_KEY is given without API_CERT: a key needs its certificate.")
         if self.cert:
             try:
                 context.load_cert_chain(self.cert, self.key, _no_passphrase)
             except OSError as error:
-                raise ConfigError(f"API_CERT {self.cert} with API_KEY {self.key or 'in it'} cannot be used: {_why(error)}") from None
+                raise ConfigError(f"API_CERT {self.cert} with API_KEY {self.key or 'in it'} cannot be used: {pem_trouble(error)}") from None
         return context
 
 
 def _no_passphrase() -> str:
     raise ConfigError("API_KEY is protected by a passphrase: give it without one, readable by its owner alone.")
-
-
-def _why(error: OSError) -> str:
-    return error.strerror or type(error).__name__
 
 
 def parse_base_url(base_url: str) -> httpx.URL:

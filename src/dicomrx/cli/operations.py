@@ -37,7 +37,8 @@ def restore(
         msg = f"{out} belongs to dicomrx: restore to a place outside the spool, the zips and the state"
         raise CannotCreateError(msg)
     kind = restoring.Kind.of(anon)
-    with from_map(map_file) if map_file else from_vault(resolution.settings.state_dir, every=every, kind=kind) as originals:
+    source = from_map(map_file) if map_file else from_vault(resolution.settings.state_dir, every=every, kind=kind)
+    with running.ended_by_signals(), source as originals:
         report = restoring.restore(anon, out, originals)
     for name, error in report.failed:
         typer.echo(f"not restored: {safe(name)}: {safe(error)}", err=True)
@@ -146,9 +147,12 @@ def demo(
     ] = False,
 ) -> None:
     """Run the whole pipeline on this machine: real images over the network to an API of its own, checked at the end."""
+    from dicomrx.cli import running
     from dicomrx.demo.command import run, run_hospital
 
-    raise typer.Exit(run_hospital(keep, port) if hospital else run(keep, port))
+    with running.ended_by_signals():
+        code = run_hospital(keep, port) if hospital else run(keep, port)
+    raise typer.Exit(code)
 
 
 @quarantine.command("list")

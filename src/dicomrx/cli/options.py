@@ -5,18 +5,34 @@ import inspect
 import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
 
+from dicomrx.errors import PermissionRefused
 from dicomrx.settings import TABLE, Setting, resolve
 from dicomrx.settings.values import to_text
 from dicomrx.text import safe
 
 _STRICT: Final = "strict_config"
 
+
+def within_reach(paths: Any) -> Any:
+    """What was typed for a path or several, as it is; raises PermissionRefused for one whose folder this user may not look into."""
+    for path in paths if isinstance(paths, list) else [paths]:
+        try:
+            Path(path or "").stat()
+        except PermissionError as error:
+            msg = f"this user may not look into the folder of {path}"
+            raise PermissionRefused(msg) from error
+        except OSError:  # whether it has to be there, the command knows
+            pass
+    return paths
+
+
 # For paths: who may not read what they name is told so by the command, with 77; Typer would call it wrong usage.
-path_argument: Final = functools.partial(typer.Argument, readable=False)
+path_argument: Final = functools.partial(typer.Argument, readable=False, callback=within_reach)
 path_option: Final = functools.partial(typer.Option, readable=False)
 
 COMMON: Final = ("storage_dir", "zip_dir", "spool_group", "durable", "log_level", "log_file", "config")

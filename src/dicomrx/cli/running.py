@@ -15,7 +15,7 @@ from dicomrx import logs
 from dicomrx.errors import FULL_ERRNOS, ConfigError, DicomrxError, DiskFullError, TryAgainError
 from dicomrx.settings import Settings, as_env
 from dicomrx.spool import durable
-from dicomrx.spool.layout import Spool
+from dicomrx.spool.layout import FOLDERS, Spool
 from dicomrx.supervise import Child, Supervisor
 
 MAX_WORKERS: Final = 8
@@ -34,9 +34,12 @@ def opened(settings: Settings, *, make: bool) -> Iterator[Spool]:
 
 
 def _refuse_nested(settings: Settings) -> None:
-    spool, state = settings.storage_dir.resolve(), settings.state_dir.resolve()
+    spool, state, zips = (path.resolve() for path in (settings.storage_dir, settings.state_dir, settings.zip_dir))
     if spool == state or spool in state.parents or state in spool.parents:
         msg = f"spool {spool} and state {state} must lie apart: the state has other rights and another backup (--storage, --state-dir)"
+        raise ConfigError(msg)
+    if zips == spool or any(zips.is_relative_to(spool / name) for name in (*FOLDERS, ".run")):
+        msg = f"the zips {zips} would lie among what the stages of the spool {spool} read: name another folder (--storage, --zip-dir)"
         raise ConfigError(msg)
 
 
@@ -61,6 +64,18 @@ def stopping(stop: Callable[[], None]) -> Iterator[None]:
         threading.Thread(target=stop, daemon=True).start()
 
     before = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def ended_by_signals() -> Iterator[None]:
+    """SIGTERM and SIGHUP, unless ignored (nohup), end a command as Ctrl-C does: with its children, and without what it has not finished."""
+    numbers = [number for number in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, signal.default_int_handler) for number in numbers}
     try:
         yield
     finally:

@@ -7,22 +7,25 @@ from typing import Annotated
 import typer
 
 from dicomrx.cli import options
-from dicomrx.cli.options import path_option, with_settings
+from dicomrx.cli.options import path_argument, path_option, with_settings, within_reach
 from dicomrx.errors import UsageError
-from dicomrx.settings import Resolution
+from dicomrx.settings import Resolution, refuse_plain_http
 
 Once = Annotated[bool, typer.Option("--once", help="do what is ready, then end (for cron)")]
 Worker = Annotated[bool, typer.Option("--worker", hidden=True)]
 NoSend = Annotated[bool, typer.Option("--no-send", help="only freeze and zip")]
 Explain = Annotated[
-    Path | None, path_option("--explain", metavar="FILE", help="print what happens to each element of this file, and write nothing")
+    Path | None,
+    path_option(
+        "--explain", metavar="FILE", callback=within_reach, help="print what happens to each element of this file, and write nothing"
+    ),
 ]
 Describe = Annotated[bool, typer.Option("--describe", help="print the profile with every rule, and write nothing")]
 Complete = Annotated[
     str | None,
     typer.Option("--complete", metavar="STUDY", help="mark this open study (pseudonymous UID, or all) now, whatever is on its way"),
 ]
-Paths = Annotated[list[str] | None, typer.Argument(metavar="PATH", help="studies to send: folder, zip or pseudonymous Study UID")]
+Paths = Annotated[list[str] | None, path_argument(metavar="PATH", help="studies to send: folder, zip or pseudonymous Study UID")]
 
 
 @with_settings(*options.ALL)
@@ -34,6 +37,8 @@ def run_all(resolution: Resolution, *, once: Once = False) -> None:
     settings = resolution.settings
     with running.logged(settings, "all"):
         Profiles.of(settings)
+        if settings.auto_upload:
+            refuse_plain_http(settings)
         with running.opened(settings, make=True) as spool:
             send = [] if settings.auto_upload else ["--no-send"]
             if once:

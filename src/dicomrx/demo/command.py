@@ -2,9 +2,7 @@
 
 import json
 import os
-import signal
 import tempfile
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -43,7 +41,7 @@ def run(keep: Path | None, port: int) -> int:
     """
     console = Console(highlight=False, markup=False, emoji=False)
     os.umask(0o077)
-    with _ended_by_signals(), _folder(keep) as root:
+    with _folder(keep) as root:
         samples = bundled()
         started = time.monotonic()
         try:
@@ -64,7 +62,7 @@ def run_hospital(keep: Path | None, port: int) -> int:
     """Let badly behaved senders at a gateway of the demo's own; returns the exit code, 0 only if each study came out as it must."""
     console = Console(highlight=False, markup=False, emoji=False)
     os.umask(0o077)
-    with _ended_by_signals(), _folder(keep) as root, DemoApi(root / evidence.API) as api:
+    with _folder(keep) as root, DemoApi(root / evidence.API) as api:
         started = time.monotonic()
         try:
             with Stages(root, api, port) as stages:
@@ -173,17 +171,3 @@ def _folder(keep: Path | None) -> Iterator[Path]:
         msg = f"{root} is not empty: name a new folder with --keep"
         raise CannotCreateError(msg)
     yield root
-
-
-@contextmanager
-def _ended_by_signals() -> Iterator[None]:
-    """SIGTERM and SIGHUP end the demo as Ctrl-C does: with its children, and without its folder."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.signal(number, signal.default_int_handler) for number in (signal.SIGTERM, signal.SIGHUP)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

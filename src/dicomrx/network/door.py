@@ -5,7 +5,7 @@ import socket
 import ssl
 from typing import Final
 
-from dicomrx.errors import ConfigError
+from dicomrx.errors import ConfigError, pem_trouble
 from dicomrx.network import wire
 from dicomrx.network.admission import Listen
 from dicomrx.network.visit import Visit
@@ -27,12 +27,12 @@ def tls_context(listen: Listen) -> ssl.SSLContext | None:
     try:
         context.load_cert_chain(cert, key, _no_passphrase)
     except OSError as error:
-        raise ConfigError(f"TLS_CERT {cert} and TLS_KEY {key or cert} cannot be used: {_reason(error)}") from error
+        raise ConfigError(f"TLS_CERT {cert} and TLS_KEY {key or cert} cannot be used: {pem_trouble(error)}") from error
     if ca is not None:
         try:
             context.load_verify_locations(ca)
         except OSError as error:
-            raise ConfigError(f"TLS_CA {ca} cannot be used: {_reason(error)}") from error
+            raise ConfigError(f"TLS_CA {ca} cannot be used: {pem_trouble(error, 'certificate')}") from error
         context.verify_mode = ssl.CERT_REQUIRED
     return context
 

@@ -163,9 +163,13 @@ def _not_yet(row: Setting, given: _Given) -> str:
 
 
 def _check_together(settings: Settings) -> None:
-    if settings.require_https and not settings.api_url.lower().startswith("https:"):
-        raise ConfigError(f"{ENV_PREFIX}REQUIRE_HTTPS is on, but {ENV_PREFIX}API_URL does not begin with https://")
     for setting in ("issuers", "ae_profiles", "timeout_ae", "timeout_modality"):
         names = [row[0] for row in getattr(settings, setting)]
         if len(set(names)) != len(names):
             raise ConfigError(f"{ENV_PREFIX}{setting.upper()} gives two values to one name")
+
+
+def refuse_plain_http(settings: Settings) -> None:
+    """For what sends: raises ConfigError where REQUIRE_HTTPS is on and the API's address is another."""
+    if settings.require_https and not settings.api_url.lower().startswith("https:"):
+        raise ConfigError(f"{ENV_PREFIX}REQUIRE_HTTPS is on, but {ENV_PREFIX}API_URL does not begin with https://")

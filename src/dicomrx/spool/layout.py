@@ -22,6 +22,7 @@ from dicomrx.spool.ledger import Ledger
 from dicomrx.spool.names import Arrival, part_begin, run_start, visible
 from dicomrx.spool.runs import RunDirectory
 
+FOLDERS: Final = ("receiving", "incoming", "studies", "outbox", "sent", "failed", "quarantine")
 MARKER: Final = ".complete"
 ARRIVED: Final = ".arrived"
 MANIFEST: Final = "manifest.json"
@@ -30,7 +31,6 @@ REASON: Final = "reason.json"
 ATTEMPTS: Final = "attempts.jsonl"
 
 _IN_HAND: Final = "in-hand"
-_FOLDERS: Final = ("receiving", "incoming", "studies", "outbox", "sent", "failed", "quarantine")
 _NOT_OURS_BUT_HARMLESS: Final = frozenset({"incoming", "lost+found"})
 _HIDDEN_FOLDERS: Final = ("tmp", "locks", "clock", "arrivals", "associations", "evidence", "strikes", "sending", "refused")
 
@@ -45,7 +45,7 @@ class Spool:
         self.root = root
         self.zips = zips
         self.receiving, self.incoming, self.studies, self.outbox, self.sent, self.failed, self.quarantine = (
-            root / name for name in _FOLDERS
+            root / name for name in FOLDERS
         )
         self.run_dir = root / ".run"
         self.ledger = Ledger(self.run_dir / "arrivals", self.run_dir / "associations")
@@ -66,7 +66,7 @@ class Spool:
         except OSError as error:
             spool.close()
             if isinstance(error, PermissionError):
-                raise PermissionRefused(_not_ours(spool.root)) from error
+                raise PermissionRefused(_not_ours(spool.root, error)) from error
             if is_machine_error(error) and error.errno != errno.EROFS:
                 raise
             msg = f"cannot use the spool {spool.root}: {error.strerror} at {error.filename}"
@@ -86,7 +86,7 @@ class Spool:
         try:
             there = (spool.run_dir / "id").is_file()
         except PermissionError as error:
-            raise PermissionRefused(_not_ours(spool.root)) from error
+            raise PermissionRefused(_not_ours(spool.root, error)) from error
         if not there:
             msg = f"no spool at {spool.root}: `dicomrx all`, `scp` or `anonymize` makes one; --storage names it"
             raise NoInputError(msg)
@@ -105,7 +105,7 @@ class Spool:
         for name in _HIDDEN_FOLDERS:
             durable.make_directory(self.run_dir / name)
         self.binding.create()
-        for name in _FOLDERS:
+        for name in FOLDERS:
             durable.make_directory(self.root / name)
         durable.make_directory(self.zips)
         self._refuse_unfit()
@@ -126,7 +126,7 @@ class Spool:
 
     def _refuse_unfit(self) -> None:
         device = self.root.stat().st_dev
-        split = [name for name in (*_FOLDERS, ".run") if (self.root / name).stat().st_dev != device]
+        split = [name for name in (*FOLDERS, ".run") if (self.root / name).stat().st_dev != device]
         if split:
             msg = f"{self.root} is split over file systems ({', '.join(split)}): a spool is ONE file system, so that a rename moves a file"
             raise CannotCreateError(msg)
@@ -260,8 +260,8 @@ class Spool:
             runs.sweep(self.zips / ".tmp")
 
 
-def _not_ours(root: Path) -> str:
-    return f"this user may not use the spool {root}: run as its owner, or share it with a group (SPOOL_GROUP)"
+def _not_ours(root: Path, error: PermissionError) -> str:
+    return f"this user may not use the spool {root} ({error.filename}): run as its owner, or share it with a group (SPOOL_GROUP)"
 
 
 def read_json(path: Path) -> dict[str, Any] | None:

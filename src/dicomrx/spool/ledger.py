@@ -124,13 +124,18 @@ class Ledger:
                 yield json.loads(line)
 
     def counts(self) -> Counter[Fate]:
-        """How many arrivals met each fate; one that met the same twice counts once."""
+        """How many arrivals met each fate; one that met the same twice counts once.
+
+        One that met any was acknowledged, also where a crash came between its move and its note.
+        """
         total: Counter[Fate] = Counter()
+        fates = {fate.value: fate for fate in Fate}
         for path in self._arrivals.iterdir():
             if visible(path.name):
-                lines = path.read_text().splitlines()
-                known = {line for line in lines if line.partition(" ")[2] in set(Fate)}
-                total.update(Fate(line.partition(" ")[2]) for line in known)
+                parted = (line.partition(" ") for line in path.read_text().splitlines())
+                known = {(arrival, fates[fate]) for arrival, _, fate in parted if fate in fates}
+                total.update(fate for _, fate in known if fate is not Fate.ACKNOWLEDGED)
+                total[Fate.ACKNOWLEDGED] += len({arrival for arrival, _ in known})
         return total
 
 

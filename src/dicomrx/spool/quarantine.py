@@ -124,27 +124,38 @@ def find(spool: Spool, wanted: str) -> list[Item]:
 
 
 def requeue(spool: Spool, item: Item, number: int) -> Path:
-    """Give a quarantined input new stamps in `incoming/`, or a dead letter its place in `outbox/`; its reason goes last."""
+    """Give a quarantined input new stamps in `incoming/`, or a dead letter its place in `outbox/`; its reason goes last.
+
+    Raises NoInputError where somebody else was faster.
+    """
     frozen = Frozen.parse(item.path.name)
     if frozen is not None:
         target = spool.outbox / item.path.name
         spool.clear_strikes(item.path.name)
         release(spool, item.path)
         with spool.study_lock(frozen.study):
-            durable.move(item.path, target)
+            _take(item, target)
             durable.remove(target / REASON)
         return target
     now = spool.now()
     arrival = Arrival(now, now, spool.scratch.run, 0, number)
     spool.ledger.register(arrival.run)
+    target = spool.incoming / arrival.name
+    _take(item, target)
     old = Arrival.parse(item.path.name)
     if old:
         spool.ledger.note(old, Fate.REQUEUED)
     spool.ledger.note(arrival, Fate.ACKNOWLEDGED)
-    target = spool.incoming / arrival.name
-    durable.move(item.path, target)
     durable.remove(item.path.with_suffix(".json"))
     return target
+
+
+def _take(item: Item, target: Path) -> None:
+    try:
+        durable.move(item.path, target)
+    except FileNotFoundError as error:
+        msg = f"{item.name} is no longer where it was put aside: somebody else requeued it just now"
+        raise NoInputError(msg) from error
 
 
 def _utc_now() -> str:

@@ -14,7 +14,7 @@ from dicomrx import archive
 from dicomrx.api import ApiClient, DestinationRefused, Journal, Tls, UploadDeferred, warning_of
 from dicomrx.errors import FULL_ERRNOS, Defer, Outcome, Reject, UnavailableError
 from dicomrx.jobs import Job
-from dicomrx.settings import Settings, exposed_key
+from dicomrx.settings import Settings, exposed_key, refuse_plain_http
 from dicomrx.spool import outbox
 from dicomrx.spool.layout import MANIFEST, MARKER, RECEIPT, Spool
 from dicomrx.spool.names import Frozen
@@ -272,6 +272,7 @@ def build(spool: Spool, settings: Settings) -> Iterator[Upload]:
     if not settings.auto_upload:
         yield make(None)
         return
+    refuse_plain_http(settings)
     if (settings.api_token or settings.api_password) and (warning := warning_of(settings.api_url)):
         log.error("%s", warning)
     with ApiClient(
