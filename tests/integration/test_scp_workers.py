@@ -239,6 +239,13 @@ def test_who_comes_while_a_worker_hangs_is_given_to_the_other(pipeline: Pipeline
         assert lost <= 1  # only by trying, or after two looks, it is found out
 
 
+def test_the_log_tells_how_a_peer_broke_the_protocol(pipeline: Pipeline) -> None:
+    with receiver(pipeline), associated(pipeline) as association:
+        association.write([wire.p_data(1, b"\2data")])
+        assert association.read()[0] == wire.ABORT
+        eventually(lambda: "its peer sent a data set without a command" in pipeline.logs())
+
+
 class Doorkeeper:
     """Lets everybody in, and tells who has left."""
 
