@@ -2,10 +2,13 @@
 
 import contextlib
 import os
+import resource
 import signal
 import socket
 import ssl
 import subprocess
+import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -208,6 +211,41 @@ def test_the_handshake_of_tls_is_the_workers(pipeline: Pipeline, tmp_path: Path)
     assert [data_set_of(path) for path in pipeline.incoming()] == [b"data"]
 
 
+def test_a_worker_without_descriptors_serves_on_and_turns_away_who_comes(pipeline: Pipeline) -> None:
+    with receiver(pipeline) as process, associated(pipeline) as one, associated(pipeline) as other:
+        pids = workers(process)
+        limits = [resource.prlimit(pid, resource.RLIMIT_NOFILE, (3, resource.getrlimit(resource.RLIMIT_NOFILE)[1])) for pid in pids]
+        assert not any(echo("127.0.0.1", pipeline.port) for _ in range(4))
+        for pid, limit in zip(pids, limits, strict=True):
+            resource.prlimit(pid, resource.RLIMIT_NOFILE, limit)
+        assert echo("127.0.0.1", pipeline.port)
+        assert [store(one, b"first"), store(other, b"second")] == [0, 0]
+        assert sorted(workers(process)) == sorted(pids)
+
+
+def test_who_comes_while_a_worker_hangs_is_given_to_the_other(pipeline: Pipeline) -> None:
+    with receiver(pipeline) as process, contextlib.ExitStack() as stack:
+        hanging = workers(process)[0]
+        os.kill(hanging, signal.SIGSTOP)
+        stack.callback(os.kill, hanging, signal.SIGCONT)
+        lost = 0
+        for number in range(6):
+            try:
+                association = stack.enter_context(associated(pipeline))
+            except UnavailableError:
+                lost += 1
+            else:
+                assert store(association, b"%d " % number) == 0
+        assert lost <= 1  # only by trying, or after two looks, it is found out
+
+
+def test_the_log_tells_how_a_peer_broke_the_protocol(pipeline: Pipeline) -> None:
+    with receiver(pipeline), associated(pipeline) as association:
+        association.write([wire.p_data(1, b"\2data")])
+        assert association.read()[0] == wire.ABORT
+        eventually(lambda: "its peer sent a data set without a command" in pipeline.logs())
+
+
 class Doorkeeper:
     """Lets everybody in, and tells who has left."""
 
@@ -237,7 +275,7 @@ def test_where_no_worker_takes_a_visit_it_leaves() -> None:
 def test_the_visits_of_a_worker_that_is_gone_leave_and_one_that_was_never_ready_had_none() -> None:
     doorkeeper, workers = Doorkeeper(), Workers()
     ready, silent = workers.connect(), workers.connect()
-    Link(ready).say("ready")
+    Link(ready).say("ready", os.getpid())
     eventually(workers.able)
     ours, theirs = socket.socketpair()
     theirs.settimeout(10)
@@ -249,3 +287,30 @@ def test_the_visits_of_a_worker_that_is_gone_leave_and_one_that_was_never_ready_
         assert theirs.recv(1) == b""
     eventually(lambda: not workers.able())
     assert doorkeeper.left == [7]
+
+
+def answer_calls(link: Link) -> None:
+    for (_, number, _), _ in link.messages():
+        link.say("heard", number)
+
+
+def test_a_worker_that_listens_no_more_is_killed_and_one_that_does_is_not() -> None:
+    workers = Workers()
+    deaf, alive = workers.connect(), workers.connect()
+    listener = threading.Thread(target=answer_calls, args=(Link(alive),))
+    listener.start()
+    with subprocess.Popen(["sleep", "60"]) as hangs, subprocess.Popen(["sleep", "60"]) as lives:
+        Link(deaf).say("ready", hangs.pid)
+        Link(alive).say("ready", lives.pid)
+        eventually(lambda: len(workers._alive) == 2)
+        while hangs.poll() is None:
+            workers.tend()
+            time.sleep(0.05)  # for the one to listen
+        assert hangs.returncode == -signal.SIGKILL
+        assert lives.poll() is None
+        lives.kill()
+    alive.shutdown(socket.SHUT_RDWR)
+    listener.join()
+    alive.close()
+    deaf.close()
+    eventually(lambda: not workers.able())

@@ -67,6 +67,7 @@ def _supervise(settings: Settings, spool: Spool, count: int, lock: int) -> int:
     def watch() -> None:
         while listener.alive:
             time.sleep(_TEND_S)
+            workers.tend()
             _note_refused(spool, admission.refused())
         supervisor.stop()
 

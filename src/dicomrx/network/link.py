@@ -32,6 +32,11 @@ class Link:
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", [client.fileno()]))]
         self._end.sendmsg([json.dumps(words).encode()], rights, socket.MSG_DONTWAIT)
 
+    def call(self, *words: object) -> None:
+        """Send a message, unless the other is gone or does not listen now."""
+        with contextlib.suppress(OSError):
+            self._end.send(json.dumps(words).encode(), socket.MSG_DONTWAIT)
+
     def messages(self) -> Iterator[tuple[list[Any], socket.socket | None]]:
         """What the other says, until it is gone."""
         while True:

@@ -84,7 +84,7 @@ def aborting(association: Association) -> Iterator[None]:
     try:
         yield
     except wire.WireError as error:
-        _log.warning("aborted an association: its peer sent %s", error)
+        _log.warning("aborted an association: its peer sent %s", str(error))
         association.dul.event_queue.put("Evt19")
     except Exception as error:  # noqa: BLE001 - pynetdicom raises anything for a command set it does not understand
         _log.warning("aborted an association: its peer sent a message that cannot be read (%s)", type(error).__name__)

@@ -1,5 +1,6 @@
 """One process of a receiver: serves what its parent accepts, and asks it who may associate."""
 
+import os
 import socket
 import threading
 from collections.abc import Mapping, Sequence
@@ -32,7 +33,7 @@ class Worker:
     def start(self) -> None:
         """Serve."""
         self._thread.start()
-        self._link.say("ready")
+        self._link.say("ready", os.getpid())
 
     def refused(self) -> Sequence[Mapping[str, object]] | None:
         """Nobody: its parent does."""
@@ -44,13 +45,15 @@ class Worker:
         return self._associations.stop(grace_s)
 
     def _listen_to_parent(self) -> None:
-        for words, client in self._link.messages():
+        for (what, number, told), client in self._link.messages():
+            if what == "verdict":
+                self._asking.pop(number).put(told and Refusal(*told))
+                continue
+            self._link.say("heard", number)
             if client is not None:
-                _, number, address = words
-                self._associations.meet(Visit(self, number, address, client))
-            else:
-                number, refusal = words
-                self._asking.pop(number).put(refusal and Refusal(*refusal))
+                self._associations.meet(Visit(self, number, told, client))
+            else:  # a mere call, or one whose connection was lost for want of descriptors
+                self._link.say("leave", number)
 
     def admit(self, visit: Visit, called: str, calling: str, *, room: bool) -> Refusal | None:
         """See `Doorkeeper`."""

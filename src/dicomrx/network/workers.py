@@ -1,14 +1,21 @@
 """The processes behind one listener, as their parent sees them: each connection goes to the one that has fewest."""
 
 import contextlib
+import logging
+import os
+import signal
 import socket
 import threading
 from collections.abc import Sequence
 from dataclasses import astuple
-from typing import Any
+from typing import Any, Final
 
 from dicomrx.network.link import Link
 from dicomrx.network.visit import GONE, Visit
+
+_log = logging.getLogger(__name__)
+
+_PATIENCE: Final = 15  # calls of `tend`
 
 
 class Workers:
@@ -28,16 +35,24 @@ class Workers:
         return bool(self._alive)
 
     def meet(self, visit: Visit) -> None:
-        """Hand a visit over; where nobody takes it, it has to leave."""
-        for worker in sorted(self._alive, key=lambda worker: len(worker.visits)):
+        """Hand a visit over, rather to one that listens; where nobody takes it, it has to leave."""
+        for worker in sorted(self._alive, key=lambda worker: (worker.is_slow, len(worker.visits))):
             if worker.take(visit):
                 return
         _dismiss(visit)
 
+    def tend(self) -> None:
+        """Kill one that listens no more, for what it holds would be held for ever; called every other second."""
+        for worker in list(self._alive):
+            if worker.is_deaf():
+                _log.error("a worker hangs: killed")
+                os.kill(worker.pid, signal.SIGKILL)
+
     def _attend(self, worker: "_Worker") -> None:
         try:
             for words, _ in worker.link.messages():
-                if words == ["ready"]:
+                if words[0] == "ready":
+                    worker.pid = words[1]
                     self._alive.append(worker)
                 else:
                     worker.hear(words)
@@ -55,13 +70,30 @@ class _Worker:
     def __init__(self, link: Link) -> None:
         self.link = link
         self.visits: dict[int, Visit] = {}
+        self.pid = 0
+        self._unheard: set[int] = set()  # visits
+        self._looks = 0  # since it last answered a call
+
+    @property
+    def is_slow(self) -> bool:
+        """True while it has not heard of all its visits, or of a call long ago."""
+        return self._looks > 1 or bool(self._unheard)
+
+    def is_deaf(self) -> bool:
+        """Call it; True where it has not answered the last call, look after look."""
+        self._looks += 1
+        if self._looks == 1:
+            self.link.call("call", 0, None)
+        return self._looks > _PATIENCE
 
     def take(self, visit: Visit) -> bool:
         self.visits[visit.number] = visit
+        self._unheard.add(visit.number)
         try:
             self.link.hand_over(visit.client, "visit", visit.number, visit.address)
         except OSError:
             del self.visits[visit.number]
+            self._unheard.discard(visit.number)
             return False
         return True
 
@@ -69,12 +101,15 @@ class _Worker:
         """What it says of one of its visits, as the visit itself would say it to a doorkeeper here."""
         what, number, *told = words
         visit = self.visits.get(number)
-        if what == "admit":
+        if what == "heard":
+            self._unheard.discard(number)
+            self._looks = self._looks if number else 0
+        elif what == "admit":
             called, calling, room = told
             refusal = GONE if visit is None else visit.admit(called, calling, room=room)
             if visit is not None and visit.admitted:
                 visit.client.close()  # its waiting is over: nobody hangs up on it from here any more
-            self.link.say(number, refusal and astuple(refusal))
+            self.link.say("verdict", number, refusal and astuple(refusal))
         elif visit is not None and what == "turn_away":
             visit.turn_away(*told)
         elif visit is not None:
