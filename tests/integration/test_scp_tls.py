@@ -63,8 +63,8 @@ def client_context(trusted: Authority, own: Path | None) -> ssl.SSLContext:
 
 
 @contextlib.contextmanager
-def connected(server: Server, context: ssl.SSLContext, timeout_s: float = 10) -> Iterator[Association]:
-    plain = socket.create_connection(server.address, timeout_s)
+def connected(server: Server, context: ssl.SSLContext, timeout_s: float = 10, source: str = "") -> Iterator[Association]:
+    plain = socket.create_connection(server.address, timeout_s, source_address=(source, 0))
     with context.wrap_socket(plain) as stream:
         stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         association = Association(stream, "the receiver")
@@ -122,7 +122,7 @@ def test_nobody_waits_for_the_handshake_of_another(intake: Folder, listen: Liste
         for staller in stallers[::2]:
             staller.sendall(b"\x16\x03\x01\x02\x00\x01")  # the beginning of a ClientHello
         began = time.monotonic()
-        with connected(server, modality) as association:
+        with connected(server, modality, source="127.0.0.2") as association:
             assert association.echo(3) == 0
         assert time.monotonic() - began < 1
         eventually(lambda: not server.admission._waiting)

@@ -15,9 +15,10 @@ from dicomrx.spool.layout import Spool
 from dicomrx.spool.names import run_start
 from dicomrx.spool.watermark import horizon
 from tests.conftest import REQUIRE_TOOLS
-from tests.spool_rig import die, names, open_spool, receive
+from tests.spool_rig import NS, advance, die, names, open_spool, receive
 
 ENDLESS = 1 << 62
+QUIET = 60 * NS
 
 
 @pytest.fixture
@@ -87,7 +88,7 @@ def test_a_dropped_instance_leaves_nothing_and_twice_is_once(spool: Spool) -> No
     intake.stop(cut=False)
 
 
-def test_below_the_floor_nothing_is_taken_in_and_above_it_again_in_a_run_directory_of_its_own(spool: Spool) -> None:
+def test_below_the_floor_nothing_is_taken_in_and_above_it_again_and_what_is_kept_begins_a_run_directory(spool: Spool) -> None:
     intake = Intake(spool)
     (first,) = runs(spool)
     intake._min_free = ENDLESS
@@ -98,12 +99,47 @@ def test_below_the_floor_nothing_is_taken_in_and_above_it_again_in_a_run_directo
     assert caught.value.errno == errno.ENOSPC
     intake._min_free = 0
     assert intake.space_left()
+    assert runs(spool) == [first]
+    assert names(first) == [CLOSED]
+    assert receive(intake).run == first.name[-8:]
     (second,) = runs(spool)
     assert names(second) == [OPEN]
     began = run_start(second.name)
     assert began is not None
     assert began > (run_start(first.name) or 0)
     assert receive(intake).run == second.name[-8:]
+    intake.stop(cut=False)
+
+
+def test_what_is_tried_again_and_again_holds_back_no_study_that_would_make_room(small_disk: Path) -> None:
+    """Each try finds the intake open, for the part that was refused before has gone."""
+    with open_spool(small_disk) as spool:
+        intake = Intake(spool)
+        start = spool.now()
+        advance(61, spool)
+        for number in range(3):
+            reception = intake.begin(1, number + 1)
+            with pytest.raises(OSError, match="No space"):
+                reception.write(bytes(8 << 20))
+            reception.drop()
+            assert intake.space_left()
+            assert horizon(spool).completes(start, QUIET)
+        intake.stop(cut=False)
+
+
+def test_an_intake_that_refused_nothing_for_a_minute_is_as_open_as_before(spool: Spool) -> None:
+    intake = Intake(spool)
+    (first,) = runs(spool)
+    intake._min_free = ENDLESS
+    intake.tend()
+    intake._min_free = 0
+    advance(59, spool)
+    intake.tend()
+    assert horizon(spool).closed
+    advance(2, spool)
+    intake.tend()
+    assert not horizon(spool).closed
+    assert not first.exists()
     intake.stop(cut=False)
 
 
@@ -114,12 +150,13 @@ def test_a_reception_that_outlives_a_closing_keeps_its_old_run_directory(spool: 
     intake.tend()
     intake._min_free = 0
     intake.tend()
-    assert [names(run) for run in runs(spool)] == [[*names(runs(spool)[0])], [OPEN]]
-    assert horizon(spool).closed
+    (old,) = runs(spool)
     arrival = reception.keep()
+    assert arrival.run == old.name[-8:]
+    assert [names(run)[-1:] for run in runs(spool)] == [[CLOSED], [OPEN]]
+    assert horizon(spool).closed
     reception.drop()
-    assert arrival.run == runs(spool)[0].name[-8:] or len(runs(spool)) == 1
-    assert len(runs(spool)) == 1
+    assert not old.exists()
     assert not horizon(spool).closed
     intake.stop(cut=False)
 
@@ -137,7 +174,8 @@ def test_a_full_disk_closes_the_intake_and_leaves_no_torn_file(small_disk: Path)
         reception.drop()
         assert names(spool.incoming) == []
         kept = receive(intake, number=2)  # there is room for a small one: the intake has opened again by itself
-        assert kept.run != run.name[-8:]
+        assert kept.run == run.name[-8:]
+        assert not run.exists()
         assert runs(spool) == [next(path for path in runs(spool) if path != run)]
         intake.stop(cut=False)
 
@@ -199,11 +237,13 @@ def test_a_sick_disk_ends_no_receiver_and_leaks_no_run_directory(spool: Spool, m
 
     with monkeypatch.context() as patch:
         patch.setattr(spool.ledger, "register", fail)
-        for _ in range(3):
-            intake.tend()
-            with pytest.raises(OSError, match="closed"):
-                intake.begin(1, 1)
+        for number in range(3):
+            reception = intake.begin(1, number + 1)
+            with pytest.raises(OSError, match="Input/output"):
+                reception.keep()
+            reception.drop()
     assert runs(spool) == before
+    assert names(spool.incoming) == []
     assert intake.space_left()
     intake.stop(cut=False)
 
@@ -214,6 +254,7 @@ def test_closing_and_opening_are_told(spool: Spool, caplog: pytest.LogCaptureFix
     for floor in (ENDLESS, ENDLESS, 0, 0):
         intake._min_free = floor
         intake.tend()
+    receive(intake)
     assert [record.levelname for record in caplog.records] == ["WARNING", "INFO"]
     intake.stop(cut=False)
 

@@ -241,7 +241,7 @@ def test_reopening_after_a_full_disk_makes_everything_wait_again(spool: Spool, i
     intake._min_free = 1 << 62
     intake.tend()
     intake._min_free = 0
-    intake.tend()
+    receive(intake)
     assert horizon(spool).blocked is None
     assert not horizon(spool).completes(old, QUIET)
 

@@ -1,9 +1,10 @@
 """The receiver's side of the spool: instances on their way in, and when they are in.
 
-One receiver at a time, of one process or several. The run directory of each, `receiving/<start>.<run>/`, is held while it lives and says
-`open`, or `closed` while it refuses intake; the next process to start removes what a dead one left. What is in it has begun, or will in a
-moment, and is not yet in `incoming/`, which is all that the watermark needs to know. The mtime of `closed` is the watermark's last word:
-all that is refused later had begun no earlier.
+One receiver at a time, of one process or several. The run directory of each, `receiving/<start>.<run>/`, is held while it lives; the next
+process to start removes what a dead one left. What is in it has begun, or will in a moment, and is not yet in `incoming/`, which is all
+that the watermark needs to know. It says `open`, or `closed` from a refusal on until an instance is kept again, or none was refused for a
+minute: a large one that is tried again and again must not hold back those that would make room. The mtime of `closed` is the watermark's
+last word: all that is refused later had begun no earlier.
 """
 
 import contextlib
@@ -22,6 +23,7 @@ from dicomrx.spool.runs import RunDirectory
 
 OPEN: Final = "open"
 CLOSED: Final = "closed"
+_SETTLED_NS: Final = 60_000_000_000
 _LOOKS: Final = 32  # each of eight receivers looks after a quarter of its share
 
 log = logging.getLogger(__name__)
@@ -45,6 +47,7 @@ class Intake:
         self._associations = itertools.count(1)
         self._run = _Run(spool)
         self._open = True
+        self._refused = 0  # when it was closed last
         for path in runs.dead(spool.receiving, durable.LOCK_PATIENCE_S):
             durable.remove_tree(path)
 
@@ -82,7 +85,7 @@ class Intake:
                 raise OSError(errno.ENOSPC, "intake is closed")
 
     def tend(self) -> None:
-        """Close for want of room, or open again in a run directory of its own; called now and then too.
+        """Close for want of room, or open again; called now and then too.
 
         Where the disk does not let it, it stays as it is, and the next call tries again.
         """
@@ -90,10 +93,12 @@ class Intake:
             left = self._spool.free_bytes() - self._min_free
             self._unseen = 0
             self._look_after = left // _LOOKS
-            if self._open and left <= 0:
+            if left <= 0 and (self._open or not self._run.closed):
                 self._close()
-            elif not self._open and left > 0:
-                self._reopen()
+            elif left > 0:
+                self._open = True
+                if self._run.closed and self.now() - self._refused > _SETTLED_NS:
+                    self._begin_anew()
 
     def close(self) -> None:
         """A write has failed: take nothing in until `tend` finds room, for what follows would fail too."""
@@ -101,16 +106,27 @@ class Intake:
             if self._open:
                 self._close()
 
+    def settle(self) -> None:
+        """An instance is in, but for its name: where none could be, the time in which no study completes is over."""
+        closed = self._run
+        if closed.closed:
+            with self._lock:
+                if closed is self._run and self._open:
+                    self._begin_anew()
+
     def _close(self) -> None:
         self._open = False
+        self._refused = self.now()
+        if self._run.closed:
+            return
         log.warning("no instance is taken in: there is no room in %s, or its disk fails", self._spool.root)
         with contextlib.suppress(OSError):  # then it stays at 0, and nothing at all completes
             durable.set_time(self._run.path / OPEN, min([self._spool.now(), *self._busy.get(self._run.run, [])]))
         durable.move(self._run.path / OPEN, self._run.path / CLOSED)
+        self._run.closed = True
 
-    def _reopen(self) -> None:
+    def _begin_anew(self) -> None:
         old, self._run = self._run, _Run(self._spool)
-        self._open = True
         log.info("instances are taken in again")
         if not self._busy.get(old.run):
             old.close()
@@ -138,7 +154,7 @@ class Intake:
         Where an association was `cut`, or an instance refused that its sender still has, its run directory stays, and
         completion waits for the next receiver.
         """
-        self._run.close(keep=cut or not self._open)
+        self._run.close(keep=cut or self._run.closed or not self._open)
 
 
 class _Run(RunDirectory):
@@ -147,6 +163,7 @@ class _Run(RunDirectory):
     def __init__(self, spool: Spool) -> None:
         super().__init__(spool.receiving, prefix=f"{stamp(spool.now())}.")
         self.folder = str(self.path)
+        self.closed = False
         try:
             self.arrivals = spool.ledger.open_run(self.run)
             os.close(os.open(self.path / OPEN, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o660))
@@ -191,6 +208,7 @@ class Reception:
         arrival = Arrival(self._begin, self._intake.now(), self._run.run, *self._id)
         try:
             durable.sync(self._fd)
+            self._intake.settle()
             durable.link(self._part, f"{self._intake.incoming}/{arrival.name}")
             self._run.arrivals.note(arrival, Fate.ACKNOWLEDGED)
         except OSError:

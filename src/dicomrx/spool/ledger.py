@@ -57,7 +57,7 @@ class Ledger:
 
     def register(self, run: str) -> None:
         """Make a run known: an arrival of an unknown run is somebody's file and is adopted."""
-        append(self._arrivals / run, b"")
+        append(self._arrivals / run, b"\n")  # the first block is taken while there is room: a note must not fail after a link
         sync_directory(self._arrivals)
 
     def open_run(self, run: str) -> RunLedger:
