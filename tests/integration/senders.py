@@ -7,6 +7,7 @@ import subprocess
 import time
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple
@@ -134,12 +135,10 @@ def _orthanc(port: int, files: Sequence[Path], work: Path, tls: Tls | None) -> N
 
 @contextlib.contextmanager
 def _orthanc_running(port: int, work: Path, tls: Tls | None) -> Iterator[str]:
-    http = free_port()
     settings: dict[str, object] = {
         "StorageDirectory": str(work / "orthanc"),
         "IndexDirectory": str(work / "orthanc"),
         "DicomServerEnabled": False,
-        "HttpPort": http,
         "RemoteAccessAllowed": False,
         "AuthenticationEnabled": False,
         "OverwriteInstances": True,  # bundled files share their UIDs
@@ -148,16 +147,33 @@ def _orthanc_running(port: int, work: Path, tls: Tls | None) -> Iterator[str]:
     if tls:
         own, trusted = str(tls.own), str(tls.trusted)
         settings |= {"DicomTlsCertificate": own, "DicomTlsPrivateKey": own, "DicomTlsTrustedCertificates": trusted}
+    for _ in range(5):  # another may take a port between its choice and its use: Orthanc ends then
+        http = free_port()
+        with _orthanc_at(http, settings, work) as process:
+            url = f"http://127.0.0.1:{http}"
+            wait_until(partial(_answers_or_ended, f"{url}/system", process), 30)
+            if process.poll() is None:
+                yield url
+                return
+    msg = "Orthanc ends as it starts"
+    raise AssertionError(msg)
+
+
+@contextlib.contextmanager
+def _orthanc_at(http: int, settings: dict[str, object], work: Path) -> Iterator[subprocess.Popen[bytes]]:
     file = work / "orthanc.json"
-    file.write_text(json.dumps(settings))
+    file.write_text(json.dumps(settings | {"HttpPort": http}))
     environment = {**os.environ, "PATH": f"{os.environ['PATH']}:/usr/sbin"}
     process = subprocess.Popen(["Orthanc", str(file)], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        wait_until(lambda: _answers(f"http://127.0.0.1:{http}/system"), 30)
-        yield f"http://127.0.0.1:{http}"
+        yield process
     finally:
         process.kill()  # it would hold its association open for a while
         process.wait()
+
+
+def _answers_or_ended(url: str, process: subprocess.Popen[bytes]) -> bool:
+    return process.poll() is not None or _answers(url)
 
 
 def _answers(url: str) -> bool:
