@@ -61,11 +61,10 @@ class Child:
 
 
 class Supervisor:
-    """Keeps child processes running, or runs each once, until `stop`; calls `meanwhile` many times a second."""
+    """Keeps child processes running, or runs each once, until `stop`."""
 
-    def __init__(self, children: Sequence[Child], meanwhile: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, children: Sequence[Child]) -> None:
         self._children = children
-        self._meanwhile = meanwhile
         self._stop = threading.Event()
 
     def stop(self) -> None:
@@ -78,7 +77,6 @@ class Supervisor:
         while not self._stop.is_set() and not code:
             for child in self._children:
                 code = code or self._tend(child)
-            self._meanwhile()
             self._stop.wait(_POLL_S)
         self._end()
         return code

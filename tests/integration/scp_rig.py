@@ -4,6 +4,7 @@ import contextlib
 import errno
 import io
 import os
+import socket
 import struct
 import threading
 import time
@@ -105,6 +106,18 @@ def receiving(intake: Intake, listen: Listen = LISTEN, grace_s: float = 5.0) -> 
 
 def connect(server: Server, *offers: tuple[int, str, list[str]], titles: tuple[str, str] = TITLES, timeout_s: float = 10.0) -> Association:
     return Association.connect(server.address, titles, offers or [(1, CT, [EXPLICIT])], timeout_s)
+
+
+def connect_from(address: str, port: int, offer: tuple[int, str, list[str]], titles: tuple[str, str] = TITLES) -> Association:
+    """An association from another address of this machine, with a receiver that may be another process."""
+    stream = socket.create_connection(("127.0.0.1", port), 10, source_address=(address, 0))
+    association = Association(stream, "the receiver")
+    try:
+        association._negotiate(titles, [offer])
+    except BaseException:
+        stream.close()
+        raise
+    return association
 
 
 def store(association: Association, data: bytes, uid: str = "1.2.3", sop_class: str = CT, context: int = 1) -> int:

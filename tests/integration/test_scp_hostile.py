@@ -17,7 +17,7 @@ from dicomrx.demo.api_server import DemoApi
 from dicomrx.network import wire
 from dicomrx.network.client import Association
 from tests.acceptance.pipeline import Pipeline, children
-from tests.integration.scp_rig import CT, ENGINES, EXPLICIT, IMPLICIT, TITLES, VERIFICATION, eventually, store_command
+from tests.integration.scp_rig import CT, ENGINES, EXPLICIT, IMPLICIT, TITLES, VERIFICATION, connect_from, eventually, store_command
 
 ATTACK_S = 3.0
 REQUEST = wire.associate_rq(*TITLES, [(1, CT, [EXPLICIT])])
@@ -204,17 +204,7 @@ class Receiver:
         return sum(len(list((process / "fd").iterdir())) for process in self._processes())
 
     def associate(self, address: str) -> Association:
-        stream = socket.socket()
-        stream.settimeout(10)
-        stream.bind((address, 0))
-        stream.connect(("127.0.0.1", self.port))
-        association = Association(stream, "the receiver")
-        try:
-            association._negotiate(("GOOD", "DICOMRCV"), [(1, VERIFICATION, [IMPLICIT])])
-        except BaseException:
-            stream.close()
-            raise
-        return association
+        return connect_from(address, self.port, (1, VERIFICATION, [IMPLICIT]), ("GOOD", "DICOMRCV"))
 
     def echo_takes(self) -> float:
         began = time.monotonic()

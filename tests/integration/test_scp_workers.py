@@ -24,7 +24,7 @@ from dicomrx.network.visit import Visit
 from dicomrx.network.workers import Workers
 from tests.acceptance.pipeline import Pipeline, children, stop
 from tests.integration.certificates import Authority
-from tests.integration.scp_rig import CT, EXPLICIT, TITLES, data_set_of, eventually, store, store_command
+from tests.integration.scp_rig import CT, EXPLICIT, TITLES, connect_from, data_set_of, eventually, store, store_command
 
 pytestmark = pytest.mark.slow
 
@@ -67,17 +67,7 @@ def run_directories(pipeline: Pipeline) -> list[Path]:
 
 
 def associated(pipeline: Pipeline, address: str = "127.0.0.1") -> Association:
-    stream = socket.socket()
-    stream.settimeout(10)
-    stream.bind((address, 0))
-    stream.connect(("127.0.0.1", pipeline.port))
-    association = Association(stream, "the receiver")
-    try:
-        association._negotiate(TITLES, [(1, CT, [EXPLICIT])])
-    except BaseException:
-        stream.close()
-        raise
-    return association
+    return connect_from(address, pipeline.port, (1, CT, [EXPLICIT]))
 
 
 def lets_in(pipeline: Pipeline, address: str) -> bool:

@@ -111,8 +111,8 @@ def test_below_the_floor_nothing_is_taken_in_and_above_it_again_and_what_is_kept
     intake.stop(cut=False)
 
 
-def test_what_is_tried_again_and_again_holds_back_no_study_that_would_make_room(small_disk: Path) -> None:
-    """Each try finds the intake open, for the part that was refused before has gone."""
+def test_what_is_tried_again_and_again_holds_back_no_study_that_would_make_room(small_disk: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Each try finds the intake open, for the part that was refused before has gone; that there is no room is told once."""
     with open_spool(small_disk) as spool:
         intake = Intake(spool)
         start = spool.now()
@@ -124,7 +124,23 @@ def test_what_is_tried_again_and_again_holds_back_no_study_that_would_make_room(
             reception.drop()
             assert intake.space_left()
             assert horizon(spool).completes(start, QUIET)
+        assert [record.levelname for record in caplog.records] == ["WARNING"]
         intake.stop(cut=False)
+
+
+def test_an_intake_that_could_not_be_closed_is_closed_at_the_next_look(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
+    intake = Intake(spool, ENDLESS)
+
+    def fail(_old: Path, _new: Path) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(durable, "move", fail)
+        intake.tend()
+    assert not horizon(spool).closed
+    intake.tend()
+    assert horizon(spool).closed
+    intake.stop(cut=False)
 
 
 def test_an_intake_that_refused_nothing_for_a_minute_is_as_open_as_before(spool: Spool) -> None:
