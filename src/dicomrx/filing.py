@@ -14,6 +14,7 @@ from dicomrx.spool.evidence import Sighting
 from dicomrx.spool.layout import Spool
 from dicomrx.spool.ledger import Fate
 from dicomrx.spool.names import Arrival
+from dicomrx.spool.spares import Spares
 from dicomrx.spool.studies import Study
 from dicomrx.vault import Original, Position, Record, Vault
 
@@ -39,9 +40,10 @@ Outcomes = dict[Arrival, Fate | Exception]
 class Filing:
     """From a spool's `incoming/` to its `studies/`."""
 
-    def __init__(self, spool: Spool, vault: Vault) -> None:
+    def __init__(self, spool: Spool, vault: Vault, spares: Spares) -> None:
         self._spool = spool
         self._vault = vault
+        self._spares = spares
 
     def refuse(self, study: str, arrival: Arrival, sighting: Sighting) -> None:
         """Note for its study an arrival that goes to quarantine."""
@@ -78,7 +80,7 @@ class Filing:
             fates = {arrival: outcome for arrival, outcome in outcomes.items() if isinstance(outcome, Fate)}
             for uid, some in by_study.items():
                 self._place(studies[uid], some, fates)
-            incoming.finish(self._spool, fates)
+            incoming.finish(self._spool, fates, self._spares)
         for one in made:
             if one.arrival in fates:
                 log.info("%s: %s in study %s", one.arrival.id, fates[one.arrival], one.original.study)

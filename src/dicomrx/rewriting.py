@@ -78,6 +78,7 @@ class _Run:
     def end(self) -> Written:
         """Hash and write what is left."""
         self._flush()
+        durable.end_here(self._fd)
         durable.begin_sync(self._fd)
         while self._read(_CHUNK):
             pass

@@ -11,7 +11,7 @@ import fcntl
 import os
 import shutil
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -86,6 +86,13 @@ def write_pieces(fd: int, pieces: Sequence[bytes | memoryview]) -> None:
             if written < len(piece):
                 write_all(fd, memoryview(piece)[max(written, 0) :])
             written -= len(piece)
+
+
+def end_here(fd: int) -> None:
+    """Cut off what is left of a file behind what was written last."""
+    end = os.lseek(fd, 0, os.SEEK_CUR)
+    if os.fstat(fd).st_size > end:
+        os.ftruncate(fd, end)
 
 
 def make_directory(path: Path) -> None:
@@ -202,11 +209,14 @@ def remove(path: Path) -> None:
         sync_directory(path.parent)
 
 
-def remove_all(folder: Path, names: Iterable[str]) -> None:
-    """The same for many files of a folder, which is synced once, when all are gone."""
+def remove_all(folder: Path, names: Iterable[str], kept: Mapping[str, Path]) -> None:
+    """The same for many files of a folder, which is synced once, when all are gone; those of some names are `kept`, at another path."""
     for name in names:
         with contextlib.suppress(FileNotFoundError):
-            os.unlink(f"{folder}/{name}")
+            if name in kept:
+                os.rename(f"{folder}/{name}", kept[name])
+            else:
+                os.unlink(f"{folder}/{name}")
     sync_directory(folder)
 
 

@@ -18,6 +18,7 @@ from dicomrx.spool.layout import Spool
 from dicomrx.spool.ledger import Fate
 from dicomrx.spool.names import Arrival, visible
 from dicomrx.spool.quarantine import put_aside
+from dicomrx.spool.spares import Spares
 from dicomrx.spool.studies import is_marked, newest_arrival, open_studies
 
 QUIET_S: Final = 5.0
@@ -110,10 +111,10 @@ def claimed(path: Path) -> Iterator[BinaryIO | None]:
         yield file
 
 
-def finish(spool: Spool, fates: Mapping[Arrival, Fate]) -> None:
+def finish(spool: Spool, fates: Mapping[Arrival, Fate], spares: Spares) -> None:
     """Note what became of arrivals and remove them from `incoming/`: the last step, when all else is durable."""
     spool.ledger.note_all(fates)
-    durable.remove_all(spool.incoming, [arrival.name for arrival in fates])
+    spares.take(fates)
     for name in spool.struck() & {arrival.name for arrival in fates}:
         spool.clear_strikes(name)
 

@@ -23,6 +23,7 @@ from dicomrx.spool.evidence import Sighting
 from dicomrx.spool.layout import Spool
 from dicomrx.spool.ledger import Fate
 from dicomrx.spool.names import Arrival
+from dicomrx.spool.spares import Spares
 from dicomrx.vault import Original, Patient, Placeholders, State, Who, identify, open_bound
 
 _ADOPTION_WAIT_S: Final = 1.0
@@ -64,14 +65,15 @@ class Anonymize:
         self._burned_in = burned_in
         self._issuers = issuers
         self._placeholders = Placeholders(placeholders)
-        self._filing = Filing(spool, state.vault)
+        self._spares = Spares(spool)
+        self._filing = Filing(spool, state.vault, self._spares)
         self._adoption = incoming.Adoption(spool)
         self._memory = deid.Memory()
         self._patients: dict[tuple[deid.Identity, str, str | None], Patient] = {}
         self.watched: Sequence[Path] = (spool.incoming,)
 
     def scan(self) -> Iterator[Job]:
-        """The arrivals, in their order; what others dropped is adopted first. Where there are none, nobody's header is remembered."""
+        """The arrivals, in their order; what others dropped is adopted first. Where there are none, nothing of any patient is kept."""
         self._adoption.run()
         job = None
         for name in incoming.backlog(self._spool):
@@ -79,6 +81,7 @@ class Anonymize:
             yield job
         if job is None:
             self._memory.clear()
+            self._spares.clear()
 
     def ready_in(self) -> float | None:
         """What someone dropped becomes ready within seconds."""
@@ -118,10 +121,9 @@ class Anonymize:
         source = _Source(arrival, file, names, _sighting(arrival, instance, names))
         with self._refusing(source):
             original, output = self._deidentified(source, instance)
-        part = self._spool.new_path()
-        held.callback(part.unlink, missing_ok=True)
-        fd = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o660)
+        part, fd = self._spares.open()
         held.callback(os.close, fd)
+        held.callback(part.unlink, missing_ok=True)
         return _Begun(job, source, part, fd, original, partial(rewrite, file, instance, output, fd))
 
     def _deidentified(self, source: "_Source", instance: deid.Instance) -> tuple["partial[Original]", deid.Output]:
