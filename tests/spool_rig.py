@@ -11,6 +11,7 @@ from dicomrx.spool.intake import Intake
 from dicomrx.spool.layout import Spool
 from dicomrx.spool.ledger import Fate
 from dicomrx.spool.names import Arrival, Frozen
+from dicomrx.spool.spares import Spares
 from dicomrx.spool.studies import Study
 
 STUDY, OTHER_STUDY = "2.25.100", "2.25.200"
@@ -63,22 +64,30 @@ def drop(spool: Spool, name: str, data: bytes = b"dropped", age_s: float = 0.0) 
     return path
 
 
-def finished(spool: Spool, data: bytes) -> Path:
+def finished(spares: Spares, data: bytes) -> Path:
     """An output that is written and fsynced, and has no name yet."""
-    part = spool.new_path()
-    with part.open("xb") as file:
-        file.write(data)
-        file.flush()
-        durable.sync(file.fileno())
+    part, fd = spares.open()
+    durable.write_all(fd, data)
+    durable.end_here(fd)
+    durable.sync(fd)
+    os.close(fd)
     return part
 
 
-def file_one(spool: Spool, arrival: Arrival, study: str = STUDY, instance: str = INSTANCE, data: bytes = b"output") -> Fate | None:
+def file_one(
+    spool: Spool,
+    arrival: Arrival,
+    study: str = STUDY,
+    instance: str = INSTANCE,
+    data: bytes = b"output",
+    spares: Spares | None = None,
+) -> Fate | None:
     """What anonymize does with an arrival, with `data` as its output."""
+    spares = spares or Spares(spool)
     with incoming.claimed(spool.incoming / arrival.name) as file:
         if file is None:
             return None
-        part = finished(spool, data)
+        part = finished(spares, data)
         with Study.locked(spool, study) as held:
             if hashlib.sha256(data).hexdigest() in held.filed(SERIES, instance):
                 fate = Fate.DUPLICATE
@@ -86,14 +95,14 @@ def file_one(spool: Spool, arrival: Arrival, study: str = STUDY, instance: str =
             else:
                 fate = Fate.FILED
                 held.file({(SERIES, instance): part}, arrival.end)
-            incoming.finish(spool, {arrival: fate})
+            incoming.finish(spool, {arrival: fate}, spares)
         part.unlink()
         return fate
 
 
 def filed(spool: Spool, study: str = STUDY, instance: str = INSTANCE, data: bytes = b"output") -> Path:
     """An instance in a study, as if it had arrived now."""
-    part = finished(spool, data)
+    part = finished(Spares(spool), data)
     with Study.locked(spool, study) as held:
         held.file({(SERIES, instance): part}, spool.now())
         path = held.folder / SERIES / f"{instance}.dcm"

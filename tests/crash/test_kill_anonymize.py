@@ -36,9 +36,12 @@ def anonymize(pipeline: Pipeline, *inject: str, log: Path) -> int:
     return subprocess.run(command, env=pipeline.env, cwd=pipeline.root, check=False, capture_output=True).returncode
 
 
-def test_a_kill_before_any_call_and_a_resend_leave_each_instance_once_and_it_comes_back(pipeline: Pipeline, tmp_path: Path) -> None:
-    """Of a batch: two studies, and one instance that is sent twice."""
-    one, other = (factories.study(tmp_path / f"sources{number}", number, images=2, side=32) for number in (1, 2))
+@pytest.mark.parametrize(("images", "stride"), [(2, STRIDE), (18, STRIDE * 7)])
+def test_a_kill_before_any_call_and_a_resend_leave_each_instance_once_and_it_comes_back(
+    pipeline: Pipeline, tmp_path: Path, images: int, stride: int
+) -> None:
+    """Of one batch, and of two, the second written into the files of the first: two studies, and one instance that is sent twice."""
+    one, other = (factories.study(tmp_path / f"sources{number}", number, images=images, side=32) for number in (1, 2))
     sources = [*one, *other]
     for source in (*sources, one[0]):
         receive(pipeline, source)
@@ -49,7 +52,7 @@ def test_a_kill_before_any_call_and_a_resend_leave_each_instance_once_and_it_com
     counts = {call: sum(f" {call}(" in line for line in log.read_text().splitlines()) for call in CALLS}
     points = [(call, number) for call, count in counts.items() for number in range(1, count + 1)]
     assert len(points) >= 60
-    points = points[::STRIDE]
+    points = points[::stride]
     killed = 0
     for call, number in points:
         shutil.rmtree(pipeline.root)

@@ -10,13 +10,17 @@ from dicomrx.profiles import Profiles
 from dicomrx.spool.intake import Intake
 from dicomrx.spool.layout import Spool
 from dicomrx.stages.anonymize import Anonymize
-from dicomrx.vault import open_bound
+from dicomrx.vault import State, open_bound
 from tests.spool_rig import receive
 from tests.unit.deid_files import element, file_of, joined, needed
 
 
 def image(number: int) -> bytes:
     return file_of(joined(needed() | {0x00080018: ("UI", b"1.2.3.4.3.%d" % number)}) + element(0x7FE00010, "OW", b"\1\2"))
+
+
+def stage_of(spool: Spool, state: State) -> Anonymize:
+    return Anonymize(spool, state, profiles=Profiles(deid.BASIC, {}), burned_in="pass", issuers={}, placeholders=())
 
 
 def test_headers_are_remembered_while_there_is_work_and_no_longer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -29,7 +33,7 @@ def test_headers_are_remembered_while_there_is_work_and_no_longer(tmp_path: Path
         return deid.read(io.BytesIO(image(9)), memory).dataset.halves is not None
 
     with open_bound(tmp_path / "state", spool) as state:
-        stage = Anonymize(spool, state, profiles=Profiles(deid.BASIC, {}), burned_in="pass", issuers={}, placeholders=())
+        stage = stage_of(spool, state)
         for number in (1, 2):
             receive(intake, image(number), 1, number)
         for job in stage.scan():
@@ -38,3 +42,24 @@ def test_headers_are_remembered_while_there_is_work_and_no_longer(tmp_path: Path
         assert is_known()
         assert list(stage.scan()) == []
         assert not is_known()
+
+
+def test_the_files_of_inputs_become_those_of_later_outputs_and_nothing_is_left_in_them(tmp_path: Path) -> None:
+    spool = Spool.open(tmp_path / "storage", tmp_path / "zips", make=True)
+    intake = Intake(spool)
+    long, short = image(1) + b"\x09\x00\x10\x00LO\xe8\x03" + b"IDENTITY" * 125, image(2)
+    with open_bound(tmp_path / "state", spool) as state:
+        stage = stage_of(spool, state)
+        inodes = []
+        for number, data in enumerate((long, short), 1):
+            arrival = receive(intake, data, 1, number)
+            inodes.append((spool.incoming / arrival.name).stat().st_ino)
+            for job in stage.scan():
+                stage.process(job)
+        outputs = {path.stat().st_ino: path for path in spool.studies.glob("*/*/*.dcm")}
+        assert len(outputs) == 2
+        assert inodes[0] in outputs
+        assert b"IDENTITY" not in b"".join(path.read_bytes() for path in outputs.values())
+        assert list(spool.scratch.path.glob("*.part")) != []
+        assert list(stage.scan()) == []
+        assert list(spool.scratch.path.glob("*.part")) == []

@@ -20,7 +20,7 @@ _MOST: Final = 32
 
 
 class Spares:
-    """Files of one process that is a reader of `incoming/`: to be cleared when there is nothing to do, for what was in them names patients."""
+    """Files of a process that reads `incoming/`: to be cleared when there is nothing to do, for what was in them names patients."""
 
     def __init__(self, spool: Spool) -> None:
         self._spool = spool
@@ -47,7 +47,7 @@ class Spares:
         self._paths += filter(os.path.exists, kept.values())
 
     def _may_keep(self, arrival: Arrival) -> bool:
-        """Only what a receiver wrote, and nobody can be writing still or has under another name; it must look like what this process makes."""
+        """Only what a receiver wrote: nobody writes it still, or has it under another name. It must look like what this process makes."""
         if not arrival.association:
             return False
         with contextlib.suppress(FileNotFoundError):

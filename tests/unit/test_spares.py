@@ -1,0 +1,146 @@
+"""Files that are used again: nothing of what was in them is left, and only such are used as nobody else can have a hand on."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dicomrx.spool import durable, incoming
+from dicomrx.spool.intake import Intake
+from dicomrx.spool.layout import Spool
+from dicomrx.spool.ledger import Fate
+from dicomrx.spool.names import Arrival
+from dicomrx.spool.spares import Spares
+from tests.spool_rig import drop, finished, names, open_spool, receive
+
+
+@pytest.fixture
+def spool(tmp_path: Path) -> Iterator[Spool]:
+    with open_spool(tmp_path) as spool:
+        yield spool
+
+
+@pytest.fixture
+def intake(spool: Spool) -> Iterator[Intake]:
+    intake = Intake(spool)
+    yield intake
+    intake.stop(cut=False)
+
+
+@pytest.fixture
+def spares(spool: Spool) -> Spares:
+    spares = Spares(spool)
+    finished(spares, b"the first is new").unlink()
+    return spares
+
+
+def inode_of(spool: Spool, arrival: Arrival) -> int:
+    return (spool.incoming / arrival.name).stat().st_ino
+
+
+def finish(spool: Spool, spares: Spares, *arrivals: Arrival) -> None:
+    incoming.finish(spool, dict.fromkeys(arrivals, Fate.FILED), spares)
+    assert names(spool.incoming) == []
+
+
+def kept(spares: Spares, spool: Spool) -> int:
+    found = [path for path in spool.scratch.path.glob("*.part") if path.stat().st_size]
+    assert set(found) == set(spares._paths)
+    return len(found)
+
+
+@given(before=st.binary(max_size=64), after=st.binary(max_size=64))
+def test_of_what_was_in_a_file_nothing_is_left(tmp_path_factory: pytest.TempPathFactory, before: bytes, after: bytes) -> None:
+    with open_spool(tmp_path_factory.mktemp("spool")) as spool:
+        intake, spares = Intake(spool), Spares(spool)
+        finished(spares, b"the first is new").unlink()
+        arrival = receive(intake, before)
+        inode = inode_of(spool, arrival)
+        finish(spool, spares, arrival)
+        part = finished(spares, after)
+        assert part.stat().st_ino == inode
+        assert part.read_bytes() == after
+        intake.stop(cut=False)
+
+
+def test_a_received_input_becomes_the_next_output(spool: Spool, intake: Intake, spares: Spares) -> None:
+    arrival = receive(intake)
+    inode = inode_of(spool, arrival)
+    finish(spool, spares, arrival)
+    assert finished(spares, b"output").stat().st_ino == inode
+
+
+def test_what_has_another_name_is_left_to_that(spool: Spool, intake: Intake, spares: Spares, tmp_path: Path) -> None:
+    arrival = receive(intake, b"identity")
+    os.link(spool.incoming / arrival.name, tmp_path / "backup")
+    finish(spool, spares, arrival)
+    assert kept(spares, spool) == 0
+    finished(spares, b"output")
+    assert (tmp_path / "backup").read_bytes() == b"identity"
+
+
+def test_what_somebody_dropped_may_still_be_open_there_and_is_not_used(spool: Spool, spares: Spares) -> None:
+    path = drop(spool, "scan.dcm")
+    arrival = incoming.new_arrival(spool, 1)
+    with path.open("r+b") as theirs:
+        durable.move(path, spool.incoming / arrival.name)
+        finish(spool, spares, arrival)
+        part = finished(spares, b"output")
+        theirs.write(b"identity")
+    assert part.read_bytes() == b"output"
+
+
+def test_a_file_with_other_rights_than_an_output_has_is_not_used(spool: Spool, intake: Intake, spares: Spares) -> None:
+    arrival = receive(intake)
+    (spool.incoming / arrival.name).chmod(0o604)
+    finish(spool, spares, arrival)
+    assert kept(spares, spool) == 0
+
+
+def test_before_a_file_was_made_none_is_used_for_nobody_knows_yet_how_it_must_look(spool: Spool, intake: Intake) -> None:
+    spares = Spares(spool)
+    finish(spool, spares, receive(intake))
+    assert kept(spares, spool) == 0
+
+
+def test_large_files_are_not_kept(spool: Spool, intake: Intake, spares: Spares) -> None:
+    finish(spool, spares, receive(intake, bytes((1 << 20) + 1)))
+    assert kept(spares, spool) == 0
+
+
+def test_no_more_are_kept_than_a_batch_needs(spool: Spool, intake: Intake, spares: Spares) -> None:
+    for first in (0, 20):
+        finish(spool, spares, *[receive(intake, b"x", 1, first + number) for number in range(1, 21)])
+    assert kept(spares, spool) == 32
+
+
+def test_cleared_of_them_none_is_left(spool: Spool, intake: Intake, spares: Spares) -> None:
+    finish(spool, spares, receive(intake))
+    assert kept(spares, spool) == 1
+    spares.clear()
+    assert kept(spares, spool) == 0
+
+
+def test_an_input_that_is_gone_is_no_spare(spool: Spool, intake: Intake, spares: Spares) -> None:
+    arrival = receive(intake)
+    (spool.incoming / arrival.name).unlink()
+    finish(spool, spares, arrival)
+    assert kept(spares, spool) == 0
+
+
+def test_a_file_is_used_again_only_once_its_name_in_incoming_is_durably_gone(
+    spool: Spool, intake: Intake, spares: Spares, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a power cut could leave the name in `incoming/`, and another's bytes in it."""
+    arrival = receive(intake)
+
+    def fails(_: Path | str) -> None:
+        raise OSError
+
+    with monkeypatch.context() as patched, pytest.raises(OSError, match=r"^$"):
+        patched.setattr(durable, "sync_directory", fails)
+        finish(spool, spares, arrival)
+    assert spares._paths == []
