@@ -84,6 +84,7 @@ def test_what_has_another_name_is_left_to_that(spool: Spool, intake: Intake, spa
 
 def test_what_somebody_dropped_may_still_be_open_there_and_is_not_used(spool: Spool, spares: Spares) -> None:
     path = drop(spool, "scan.dcm")
+    path.chmod(finished(spares, b"output").stat().st_mode)
     arrival = incoming.new_arrival(spool, 1)
     with path.open("r+b") as theirs:
         durable.move(path, spool.incoming / arrival.name)
@@ -129,6 +130,21 @@ def test_an_input_that_is_gone_is_no_spare(spool: Spool, intake: Intake, spares:
     (spool.incoming / arrival.name).unlink()
     finish(spool, spares, arrival)
     assert kept(spares, spool) == 0
+
+
+def test_an_input_that_goes_at_the_last_moment_is_no_spare(
+    spool: Spool, intake: Intake, spares: Spares, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arrival = receive(intake)
+    real = os.rename
+
+    def too_late(source: str, target: Path) -> None:
+        os.unlink(source)
+        real(source, target)
+
+    monkeypatch.setattr(os, "rename", too_late)
+    finish(spool, spares, arrival)
+    assert spares._paths == []
 
 
 def test_a_file_is_used_again_only_once_its_name_in_incoming_is_durably_gone(
