@@ -35,7 +35,7 @@ demo: $(VENV)/.installed
 	$(BIN)/dicomrx demo
 
 # A file's tests stay in one worker, so that two never fight over what they time; in their order, which begins with those that wait most.
-# They start a thousand programs of ours: each would compile itself again where nothing may be kept.
+# Tests start a thousand programs of ours: each would compile itself again where no bytecode may be kept.
 test: $(VENV)/.installed-dev
 	env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest --numprocesses=$(JOBS) --dist=loadfile --no-loadscope-reorder $(ARGS)
 
