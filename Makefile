@@ -35,8 +35,9 @@ demo: $(VENV)/.installed
 	$(BIN)/dicomrx demo
 
 # A file's tests stay in one worker, so that two never fight over what they time; in their order, which begins with those that wait most.
+# Tests start a thousand programs of ours: each would compile itself again where no bytecode may be kept.
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest --numprocesses=$(JOBS) --dist=loadfile --no-loadscope-reorder $(ARGS)
+	env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest --numprocesses=$(JOBS) --dist=loadfile --no-loadscope-reorder $(ARGS)
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check
@@ -66,4 +67,4 @@ lock:
 
 clean:
 	rm -rf $(VENV) $(VENV)-lock $(VENV)-bench build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
-	find src tests examples docker -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
+	find src tests bench examples docker -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true

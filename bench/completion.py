@@ -113,7 +113,7 @@ def main():
     add_arguments(parser, repeats=7)
     chosen = parse(parser)
     durable.set_durable(enabled=False)
-    studies, instances = ([count // (10 if chosen.quick else 1) for count in counts] for counts in (STUDIES, INSTANCES))
+    studies, instances = ([count // (50 if chosen.quick else 1) for count in counts] for counts in (STUDIES, INSTANCES))
     page = Page("completion", "Completion", INTRODUCTION, facts(**{"best of": chosen.repeats}))
     scans = {count: scan(count, chosen.repeats) for count in studies}
     marks = {count: mark(count, chosen.repeats) for count in instances}

@@ -4,7 +4,6 @@ import argparse
 import contextlib
 import statistics
 import sys
-import tempfile
 import time
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from dicomrx.spool.intake import Intake
 from dicomrx.spool.layout import Spool
 from dicomrx.stages.anonymize import build
 from dicomrx.vault import Placeholders, State, identify
+from making.folders import in_memory
 from telling.machine import facts
 from telling.page import Page, add_arguments, parse
 from tests import factories
@@ -80,10 +80,9 @@ def main() -> None:
     chosen = parse(parser)
     many_studies = FEW * 2 if chosen.quick else MANY
     durable.set_durable(enabled=False)
-    shared = Path("/dev/shm")
     page = Page("identities", "Patients looked up", INTRODUCTION, facts(rounds=chosen.repeats))
-    with tempfile.TemporaryDirectory(dir=shared if shared.is_dir() else None) as folder, contextlib.ExitStack() as stack:
-        few, many = (Site(Path(folder) / str(studies), studies, stack) for studies in (FEW, many_studies))
+    with in_memory() as folder, contextlib.ExitStack() as stack:
+        few, many = (Site(folder / str(studies), studies, stack) for studies in (FEW, many_studies))
         found = {kind: compare(kind, few, many, chosen.repeats) for kind in ("lookup", "filing")}
     rows = [(kind, f"{at_few:.0f}", f"{at_many:.0f}", f"{ratio:.3f}") for kind, (at_few, at_many, ratio) in found.items()]
     columns = ("", f"us at {FEW:,} studies", f"us at {many_studies:,}", "times")

@@ -1,18 +1,16 @@
 """How fast a study is zipped, beside Python's zipfile by default."""
 
-import argparse
 import resource
 import statistics
-import tempfile
 import threading
 import time
 import zipfile
-from pathlib import Path
 
 from dicomrx import archive
 from making.ct import build
+from making.folders import in_memory
 from telling.machine import facts
-from telling.page import Bars, Gate, Page, add_arguments, parse, short
+from telling.page import Bars, Gate, Page, parse_images, short
 
 _INTRODUCTION = """\
 Made by `bench/pack.py`. CT images of half a megabyte, with a body and a scanner's noise. Both read files and write a zip in memory
@@ -22,16 +20,6 @@ _STUDY = "2.25.1"
 _SERIES = "2.25.2"
 _SLOW_SHARE = 8  # zipfile packs one image of so many
 _MIN_FASTER, _MAX_LARGER = 12, 1.10
-
-
-def arguments():
-    parser = argparse.ArgumentParser(description=__doc__)
-    add_arguments(parser)
-    parser.add_argument("--images", type=int, default=200)
-    chosen = parse(parser)
-    if chosen.quick:
-        chosen.images = 40
-    return chosen
 
 
 def ours(paths, target):
@@ -72,19 +60,17 @@ def timed(work, paths, target):
 
 
 def main():
-    chosen = arguments()
+    chosen = parse_images(__doc__, images=200, quick=40)
     page = Page("pack", "Zipping", _INTRODUCTION, facts(images=chosen.images, **{"medians of": chosen.repeats}))
-    shared = Path("/dev/shm")
-    with tempfile.TemporaryDirectory(prefix="dicomrx-bench-", dir=shared if shared.is_dir() else None) as name:
-        folder = Path(name) / _SERIES
-        images = build(folder, chosen.images)
+    with in_memory() as folder:
+        images = build(folder / _SERIES, chosen.images)
         few = images[: max(2, chosen.images // _SLOW_SHARE)]
         plan = {"dicomrx": (ours, images), "dicomrx, few": (ours, few), "dicomrx, 2 threads": (two_threads, images)}
         plan["zipfile"] = (zipfile_default, few)
         runs = {what: [] for what in plan}
         for _ in range(chosen.repeats):
             for what, (work, paths) in plan.items():
-                runs[what].append(timed(work, paths, Path(name) / "made.zip"))
+                runs[what].append(timed(work, paths, folder / "made.zip"))
     told = {what: [statistics.median(column) for column in zip(*each, strict=True)] for what, each in runs.items()}
     rows = [(what, short(rate), short(cpu_rate), f"{size:.3f}") for what, (rate, cpu_rate, size) in told.items()]
     rates = {what: rate for what, (rate, _, _) in told.items()}

@@ -1,25 +1,22 @@
 """How fast the whole pipeline is, from the first byte of a C-STORE to the last zip, beside a naive one."""
 
-import argparse
-import contextlib
 import os
-import shutil
 import signal
 import statistics
 import sys
-import tempfile
 import time
 import zipfile
 from pathlib import Path
 from typing import NamedTuple
 
 from making.ct import build
+from making.folders import fits_in_memory, in_memory, on_disk
 from receiving.cells import IDEAL, Failed, Scenario, own_folder, send_ideal
 from receiving.loads import LOADS
 from receiving.peers import DISK, MEMORY, Peer, running
 from receiving.tree import Memory, cpu_by, cpu_s
 from telling.machine import facts
-from telling.page import Bars, Gate, Page, add_arguments, parse, short
+from telling.page import Bars, Gate, Page, parse_images, short
 
 _INTRODUCTION = """\
 Made by `bench/pipeline.py`. The naive one (`bench/piping/naive.py`) is pynetdicom, pydicom and zipfile, never durable, and removes far
@@ -51,16 +48,6 @@ class Figures(NamedTuple):
     anonymize: float
     watch: float
     upload: float
-
-
-def arguments():
-    parser = argparse.ArgumentParser(description=__doc__)
-    add_arguments(parser)
-    parser.add_argument("--images", type=int, default=2000)
-    chosen = parse(parser)
-    if chosen.quick:
-        chosen.images = 200
-    return chosen
 
 
 def _ours(port, folder, place):
@@ -168,17 +155,16 @@ def tell(page, told):
 
 
 def main():
-    chosen = arguments()
+    chosen = parse_images(__doc__, images=2000, quick=200)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # clean up
-    shared = Path("/dev/shm")
-    room = shared.is_dir() and shutil.disk_usage(shared).free > 5 * chosen.images * 2**19
-    known = facts(memory="tmpfs" if room else "no tmpfs with enough room: the disk", images=chosen.images, **{"medians of": chosen.repeats})
+    room = 5 * chosen.images * 2**19
+    known = facts(
+        memory="tmpfs" if fits_in_memory(room) else "no tmpfs with enough room: the disk",
+        images=chosen.images,
+        **{"medians of": chosen.repeats},
+    )
     page = Page("pipeline", "Receive to zip", _INTRODUCTION, known)
-    with contextlib.ExitStack() as stack:
-        memory, disk = (
-            Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="dicomrx-bench-", dir=where, ignore_cleanup_errors=True)))
-            for where in (shared if room else None, "/var/tmp")
-        )
+    with in_memory(room) as memory, on_disk() as disk:
         told = measure(chosen, memory, disk)
     tell(page, told)
     page.judge()

@@ -11,9 +11,8 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
-from pathlib import Path
 
+from making.folders import fits_in_memory, in_memory, on_disk
 from receiving import report
 from receiving.cells import IDEAL, IDLE_ASSOCIATIONS, STOCK, Failed, Scenario, idle, run
 from receiving.loads import LOADS, build
@@ -103,23 +102,15 @@ def measure_idle(peers, folder):
     return told
 
 
-def memory_folder(stack):
-    """A folder in tmpfs, where that has room, and whether it has."""
-    shared = Path("/dev/shm")
-    in_memory = shared.is_dir() and shutil.disk_usage(shared).free > _ROOM
-    return Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="dicomrx-bench-", dir=shared if in_memory else None))), in_memory
-
-
 def main():
     chosen = arguments()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # clean up
     if _MTU not in os.environ:
         os.environ["PATH"] += ":/usr/sbin:/sbin"  # where Orthanc and ip are
         enter_namespace()
-    with contextlib.ExitStack() as stack:
-        memory, in_memory = memory_folder(stack)
-        disk = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="dicomrx-bench-", dir="/var/tmp")))
-        result = report.Report(report.machine(os.environ[_MTU], in_memory=in_memory, repeats=chosen.repeats))
+    known = report.machine(os.environ[_MTU], in_memory=fits_in_memory(_ROOM), repeats=chosen.repeats)
+    with in_memory(_ROOM) as memory, on_disk() as disk:
+        result = report.Report(known)
         sources = {}
         for scenario, peers in scenarios(chosen):
             if scenario.load.name not in sources:

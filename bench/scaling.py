@@ -5,14 +5,13 @@ import os
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
-from pathlib import Path
 from typing import NamedTuple
 
 from dicomrx.spool import durable
 from dicomrx.spool.intake import Intake
 from dicomrx.spool.layout import Spool
+from making.folders import in_memory
 from receiving.loads import INSTANCE, Load, header
 from receiving.tree import Memory
 from telling.machine import facts
@@ -91,9 +90,8 @@ def stage(name, places, *options):
 
 def cell(instances, studies):
     """What each stage costs."""
-    shared = Path("/dev/shm")
-    with tempfile.TemporaryDirectory(prefix="dicomrx-bench-", dir=shared if shared.is_dir() else None) as folder:
-        places = Path(folder) / "spool", Path(folder) / "zips"
+    with in_memory() as folder:
+        places = folder / "spool", folder / "zips"
         plan = {
             "anonymize": [f"--state-dir={folder}/state", "--workers=1"],
             "watch": [f"--timeout={_QUIET_S}"],

@@ -116,6 +116,17 @@ def parse(parser: argparse.ArgumentParser) -> argparse.Namespace:
     return chosen
 
 
+def parse_images(description: str, *, images: int, quick: int) -> argparse.Namespace:
+    """What a bench takes whose only other option is how many images."""
+    parser = argparse.ArgumentParser(description=description)
+    add_arguments(parser)
+    parser.add_argument("--images", type=int, default=images)
+    chosen = parse(parser)
+    if chosen.quick:
+        chosen.images = quick
+    return chosen
+
+
 def short(value: float) -> str:
     """Three digits that count."""
     return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"

@@ -13,7 +13,7 @@ import pytest
 
 BENCH = Path(__file__).parents[2] / "bench"
 OURS_ALONE = {
-    "anonymize": ["--loads", "ct", "--only", "whole", "two", "rewriting", "pydicom"],
+    "anonymize": ["--loads", "ct", "--only", "whole", "two", "rewriting", "bare", "pydicom"],
     "receive": ["--loads", "ct", "--senders", "near-ideal", "--associations", "1", "--receivers", "dicomrx-lane", "bare-loop"],
 }
 WITHOUT_GATES = {"identities"}

@@ -5,22 +5,37 @@ import os
 import re
 import shutil
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pydicom.data
 import pytest
 from pydicom import dcmread
 
+from dicomrx.demo.api_server import DemoApi
 from tests import factories
 from tests.acceptance.pipeline import Pipeline, dataset_sha256, stop, wait_until
 
 
+@pytest.fixture(scope="module")
+def once_sent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipeline]:
+    """A study that went all the way; nothing here changes it."""
+    folder = tmp_path_factory.mktemp("sent")
+    (folder / "site").mkdir()
+    with DemoApi(folder / "received") as api:
+        pipeline = Pipeline(folder / "site", api)
+        with pipeline.running("all"):
+            pipeline.send(factories.study(folder / "sources", side=32))  # large enough to leave the pixels out of the vault
+            wait_until(lambda: api.accepted)
+        yield pipeline
+
+
 @pytest.fixture
-def sent(pipeline: Pipeline, tmp_path: Path) -> Pipeline:
-    with pipeline.running("all"):
-        pipeline.send(factories.study(tmp_path / "sources", side=32))  # large enough to leave the pixels out of the vault
-        wait_until(lambda: pipeline.api.accepted)
-    return pipeline
+def sent(once_sent: Pipeline, tmp_path: Path) -> Pipeline:
+    """A copy of it, to be spoiled; `sources` beside it is what was sent."""
+    for name in ("site", "sources"):
+        shutil.copytree(once_sent.root.parent / name, tmp_path / name, symlinks=True)
+    return Pipeline(tmp_path / "site", once_sent.api)
 
 
 def sources(tmp_path: Path) -> list[str]:

@@ -1,5 +1,7 @@
 """What a stage says as it starts, of what is around it."""
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -71,3 +73,12 @@ def test_a_key_for_the_api_that_everybody_can_read_is_warned_about(setting: str,
     assert told in pipeline.run("upload", "--once").stderr
     key.chmod(0o600)
     assert told not in pipeline.run("upload", "--once").stderr
+
+
+LOADED = "import sys; from dicomrx.cli.staging import STAGES; STAGES[sys.argv[1]].build; print(*sys.modules)"
+
+
+@pytest.mark.parametrize(("stage", "needed"), [("anonymize", {"pydicom", "dicomrx.vault"}), ("watch", set()), ("upload", {"httpx"})])
+def test_a_stage_starts_with_nothing_that_only_another_needs(stage: str, needed: set[str]) -> None:
+    loaded = subprocess.run([sys.executable, "-c", LOADED, stage], capture_output=True, text=True, check=True).stdout.split()
+    assert needed == {"pydicom", "dicomrx.vault", "httpx"}.intersection(loaded)

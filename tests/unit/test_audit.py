@@ -114,7 +114,7 @@ def test_the_note_is_on_disk_before_anything_is_written_of_the_original(tmp_path
     made = gateway.take(LEAN["explicit"])
     gateway.close()
     trace, out = tmp_path / "trace", tmp_path / "out.dcm"
-    strace = ["strace", "-f", "-y", "-e", "trace=write,fsync,link,linkat", "-o", str(trace)]
+    strace = ["strace", "-f", "--seccomp-bpf", "-y", "-e", "trace=write,fsync,link,linkat", "-o", str(trace)]
     subprocess.run([*strace, sys.executable, "-c", RESTORE, gateway.state.path, str(made), out], check=True)
     lines = trace.read_text().splitlines()
     noted = next(number for number, line in enumerate(lines) if re.search(r"fsync\(\d+<[^>]*audit\.log", line))

@@ -83,7 +83,7 @@ def test_whatever_a_series_is_the_same_comes_out_as_without_a_memory(files: list
 def test_most_of_what_is_made_here_is_known_so_the_property_says_something() -> None:
     known: list[bool] = []
 
-    @settings(max_examples=100, suppress_health_check=list(HealthCheck), deadline=None, database=None)
+    @settings(max_examples=100, suppress_health_check=list(HealthCheck), deadline=None, derandomize=True)
     @given(series())
     def collect(files: list[bytes]) -> None:
         memory = Memory()

@@ -513,8 +513,8 @@ def test_a_record_is_on_disk_before_it_is_relied_on(tmp_path: Path, how: str) ->
             assert state.vault._writer is not None
             state.vault._writer._write()
     trace = tmp_path / "trace"
-    command = ["strace", "-f", "-y", "-e", "trace=write,fsync", "-o", str(trace), sys.executable, "-c", SYNCED, str(state.path), how]
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    strace = ["strace", "-f", "--seccomp-bpf", "-y", "-e", "trace=write,fsync", "-o", str(trace)]
+    subprocess.run([*strace, sys.executable, "-c", SYNCED, str(state.path), how], check=True, stdout=subprocess.DEVNULL)
     lines = trace.read_text().splitlines()
     (relied,) = (number for number, line in enumerate(lines) if '"durable' in line)
     # strace calls a segment by the name under which it was made and locked, .part
