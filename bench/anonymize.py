@@ -32,7 +32,7 @@ from telling.page import Bars, Gate, Page, add_arguments, parse, short
 _INTRODUCTION = """\
 Made by `bench/anonymize.py`. Ours is the whole stage: claim, read, refuse or accept, find the patient, de-identify, second look, hashes,
 vault record, file, remove the input; two processes share one backlog; *the rewriting alone* is read, check, de-identify and write. The
-*bare loop* is what the machine allows in Python: read, one SHA-256, write a new file, rename it, remove the input, and where it is
+*bare loop* is the least in Python that makes files and removes files: read, one SHA-256, write a new file, rename it, remove the input, and where it is
 durable one round of syncs for 32; it knows nothing of DICOM. The others read a file and write one: *pydicom* removes private elements,
 walks over the data set, empties or hashes by VR and saves; dicognito, dicom-anonymizer and deid do what they do by default; the C++
 tools change nine elements, in one call for all files. Every process has done an image before the clock starts. Durable: on the disk;

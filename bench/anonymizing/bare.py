@@ -1,4 +1,4 @@
-"""What the machine allows: what the same promises take of any program in Python, in a bare loop that knows nothing of DICOM.
+"""What the same promises take of any program in Python that makes a file and removes one: a bare loop that knows nothing of DICOM.
 
 usage: bare.py ROOT DURABLE       a batch after the other of ROOT/in to ROOT/out, in files of their own, the inputs removed last
 
@@ -37,7 +37,7 @@ def move(root, names):
     for name in names:
         os.rename(f"{root}/parts/{name}", f"{root}/out/{name}")
     durable.sync_directory(f"{root}/out")
-    durable.remove_all(f"{root}/in", names)
+    durable.remove_all(f"{root}/in", names, {})
 
 
 def main():
