@@ -51,7 +51,7 @@ class Spares:
         if not arrival.association:
             return False
         with contextlib.suppress(FileNotFoundError):
-            status = (self._spool.incoming / arrival.name).lstat()
+            status = os.lstat(f"{self._spool.incoming}/{arrival.name}")
             return status.st_nlink == 1 and status.st_size <= _SIZE and _looks(status) == self._made
         return False
 
