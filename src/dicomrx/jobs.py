@@ -27,7 +27,7 @@ class Stage(Protocol):
         ...
 
     def process(self, job: Job) -> None:
-        """Do one job. Returning is done; raises Defer, Reject, or UnavailableError, which ends the pass."""
+        """Do one job. Returning is done; raises Defer, Reject, Taken, or UnavailableError, which ends the pass."""
         ...
 
     def ready_in(self) -> float | None:
@@ -72,17 +72,23 @@ class Chosen:
 
 @dataclass
 class Tally:
-    """What became of the jobs of one pass."""
+    """What became of the jobs of one pass; of those that others had in hand, nothing."""
 
     done: int = 0
     deferred: int = 0
     rejected: int = 0
     unavailable: UnavailableError | None = None
-    names: set[int] = field(default_factory=set, repr=False)
-    """Hashes of what the done jobs were called: there may be very many."""
+    stayed: set[Job] = field(default_factory=set, repr=False)
+    """Those of the done ones that lie where they lay."""
+
+    def note_done(self, job: Job) -> None:
+        """Count a job as done."""
+        self.done += 1
+        if job.path.exists():
+            self.stayed.add(job)
 
     def and_also(self, other: "Tally") -> "Tally":
-        """Both together; what both saw done, one of them by claiming it and the other by not being able to, counts once."""
-        names = self.names | other.names
+        """Both together; what stayed and was done in both counts once: to do it again was no progress."""
+        done = self.done + other.done - len(self.stayed & other.stayed)
         unavailable = self.unavailable or other.unavailable
-        return Tally(len(names), self.deferred + other.deferred, self.rejected + other.rejected, unavailable, names)
+        return Tally(done, self.deferred + other.deferred, self.rejected + other.rejected, unavailable, self.stayed | other.stayed)

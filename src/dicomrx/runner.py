@@ -13,10 +13,11 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Final, TypeVar
 
-from dicomrx.errors import Defer, DicomrxError, Reject, UnavailableError, is_machine_error
+from dicomrx.errors import Defer, DicomrxError, Reject, Taken, UnavailableError, is_machine_error
 from dicomrx.hints import Hints
 from dicomrx.jobs import Batching, Job, Stage, Tally
 from dicomrx.spool import quarantine
@@ -72,13 +73,11 @@ class Runner:
         total = Tally()
         while not self._stop.is_set():
             tally = self._pass()
-            before = len(total.names)
-            total.names |= tally.names
-            new = len(total.names) - before  # what is done again is in another's hands: waiting for it is no progress
-            total = Tally(total.done + new, tally.deferred, total.rejected + tally.rejected, tally.unavailable, total.names)
+            before = total.done
+            total = replace(total.and_also(tally), deferred=tally.deferred)  # those that still are
             if tally.unavailable:
                 break
-            if new or tally.rejected:
+            if total.done > before or tally.rejected:
                 continue
             pause = self._stage.ready_in()
             if pause is None:
@@ -217,13 +216,11 @@ class Runner:
         name = job.path.name
         self._not_before.pop(name, None)
         if error is None:
-            tally.done += 1
-            tally.names.add(hash(name))
+            tally.note_done(job)
+        elif isinstance(error, Taken):
+            pass
         elif isinstance(error, Defer):
-            tally.deferred += 1
-            if error.retry_in is not None:
-                self._not_before[name] = time.monotonic() + error.retry_in
-            log.warning("%s: %s", name, error)
+            self._defer(job, error, tally)
         elif isinstance(error, Reject):
             self._reject(job, error, tally)
         elif isinstance(error, DicomrxError):
@@ -235,6 +232,12 @@ class Runner:
         else:
             log.error("%s: a bug: %s", name, _kind(error))
             self._reject(job, Reject("bug", _kind(error)), tally)
+
+    def _defer(self, job: Job, later: Defer, tally: Tally) -> None:
+        tally.deferred += 1
+        if later.retry_in is not None:
+            self._not_before[job.path.name] = time.monotonic() + later.retry_in
+        log.warning("%s: %s", job.path.name, later)
 
     def _blame(self, job: Job, error: Exception, sick: list[Job]) -> None:
         """Strike a job that wanted more memory than it may have; hold others in suspicion until it shows that the machine is well."""

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from dicomrx import archive
 from dicomrx.api import ApiClient, DestinationRefused, Journal, Tls, UploadDeferred, warning_of
-from dicomrx.errors import FULL_ERRNOS, Defer, Outcome, Reject, UnavailableError
+from dicomrx.errors import FULL_ERRNOS, Defer, Outcome, Reject, Taken, UnavailableError
 from dicomrx.jobs import Job
 from dicomrx.settings import Settings, exposed_key, refuse_plain_http
 from dicomrx.spool import outbox
@@ -89,7 +89,7 @@ class Upload:
             raise Reject("bad-name", "not a frozen study")
         with Outgoing.claimed(self._spool, frozen) as outgoing:
             if outgoing is None:
-                return
+                raise Taken
             if outgoing.document(RECEIPT) is None and not self._bring_to_receipt(outgoing):
                 return
             sent = outgoing.settle()
