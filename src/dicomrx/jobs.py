@@ -1,5 +1,6 @@
 """What a stage is to the runner: the jobs that it finds and does, and what became of them."""
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,9 +11,24 @@ from dicomrx.errors import UnavailableError
 
 @dataclass(frozen=True)
 class Job:
-    """One thing a stage found to do: its path in the spool; `path.name` is what strikes and logs call it."""
+    """One thing a stage found to do: where it lies in the spool, and what strikes and logs call it."""
 
-    path: Path
+    folder: Path
+    name: str
+
+    @property
+    def at(self) -> str:
+        """Its path as text: `Path` interns each name it has ever met, and Python 3.12 keeps them all."""
+        return f"{self.folder}/{self.name}"
+
+    @property
+    def path(self) -> Path:
+        """Its path, for what is rarely done."""
+        return self.folder / self.name
+
+    def is_there(self) -> bool:
+        """True while something lies where it lay."""
+        return os.path.lexists(self.at)
 
 
 class Stage(Protocol):
@@ -58,7 +74,7 @@ class Chosen:
 
     def scan(self) -> Iterable[Job]:
         """The jobs that are left."""
-        return [job for job in list(self._jobs) if job.path.exists()]
+        return [job for job in list(self._jobs) if job.is_there()]
 
     def process(self, job: Job) -> None:
         """As the stage does it."""
@@ -84,7 +100,7 @@ class Tally:
     def note_done(self, job: Job) -> None:
         """Count a job as done."""
         self.done += 1
-        if job.path.exists():
+        if job.is_there():
             self.stayed.add(job)
 
     def and_also(self, other: "Tally") -> "Tally":

@@ -6,7 +6,10 @@ from pathlib import Path
 import pytest
 
 from dicomrx import deid
+from dicomrx.errors import Taken
+from dicomrx.jobs import Job
 from dicomrx.profiles import Profiles
+from dicomrx.spool import incoming
 from dicomrx.spool.intake import Intake
 from dicomrx.spool.layout import Spool
 from dicomrx.stages.anonymize import Anonymize
@@ -38,3 +41,13 @@ def test_headers_are_remembered_while_there_is_work_and_no_longer(tmp_path: Path
         assert is_known()
         assert list(stage.scan()) == []
         assert not is_known()
+
+
+def test_what_another_process_has_is_told_as_theirs(tmp_path: Path) -> None:
+    spool = Spool.open(tmp_path / "storage", tmp_path / "zips", make=True)
+    job = Job(spool.incoming, receive(Intake(spool), image(1)).name)
+    with open_bound(tmp_path / "state", spool) as state:
+        stage = Anonymize(spool, state, profiles=Profiles(deid.BASIC, {}), burned_in="pass", issuers={}, placeholders=())
+        with incoming.claimed(job.at), pytest.raises(Taken):
+            stage.process(job)
+        stage.process(job)

@@ -49,13 +49,13 @@ class Eat:
 
     def scan(self) -> Iterator[Job]:
         for path in sorted(self.folder.iterdir()):
-            yield Job(path)
+            yield Job(path.parent, path.name)
 
     def process(self, job: Job) -> None:
-        self.tried.append(job.path.name)
+        self.tried.append(job.name)
         self.work(job)
         durable.remove(job.path)
-        self.done.append(job.path.name)
+        self.done.append(job.name)
 
     def ready_in(self) -> float | None:
         return None
@@ -63,7 +63,7 @@ class Eat:
 
 def raising(error: Exception, *only: str) -> Work:
     def work(job: Job) -> None:
-        if not only or job.path.name in only:
+        if not only or job.name in only:
             raise error
 
     return work
@@ -107,7 +107,7 @@ def wait_until(true: Callable[[], object], within_s: float = 5.0) -> None:
 
 
 def test_once_does_all_there_is_and_what_appears_meanwhile(spool: Spool) -> None:
-    stage = Eat(spool.incoming, lambda job: put(spool, "d") if job.path.name == "c" else None)
+    stage = Eat(spool.incoming, lambda job: put(spool, "d") if job.name == "c" else None)
     put(spool, "a", "b", "c")
     tally = Runner(stage, spool).once()
     assert (tally.done, tally.deferred, tally.rejected, tally.unavailable) == (4, 0, 0, None)
@@ -265,7 +265,7 @@ def test_what_stays_though_it_is_done_is_done_twice_and_no_more(spool: Spool) ->
     put(spool, "a", "b")
     tried: list[str] = []
     stage = Eat(spool.incoming)
-    stage.process = lambda job: tried.append(job.path.name)  # type: ignore[method-assign]
+    stage.process = lambda job: tried.append(job.name)  # type: ignore[method-assign]
     assert Runner(stage, spool).once().done == 2
     assert tried == ["a", "b"] * 2
 
@@ -290,7 +290,7 @@ def test_a_job_that_vanishes_while_it_is_done_is_not_quarantined(spool: Spool) -
 def test_chosen_jobs_and_no_others_are_done_once(spool: Spool) -> None:
     put(spool, "a", "b", "c")
     stage = Eat(spool.incoming, raising(Defer("not now"), "b"))
-    tally = Runner(Chosen(stage, [Job(spool.incoming / name) for name in ("b", "c")]), spool).once()
+    tally = Runner(Chosen(stage, [Job(spool.incoming, name) for name in ("b", "c")]), spool).once()
     assert (tally.done, tally.deferred) == (1, 1)
     assert stage.done == ["c"]
     assert names(spool.incoming) == ["a", "b"]
@@ -334,7 +334,7 @@ def test_several_threads_share_the_jobs_and_a_long_one_holds_back_none(spool: Sp
     ended = threading.Event()
 
     def work(job: Job) -> None:
-        if job.path.name == "a-long-one":
+        if job.name == "a-long-one":
             ended.wait(20)
 
     stage = ClaimAndEat(spool.incoming, work)
@@ -424,7 +424,7 @@ def test_what_a_worker_had_in_hand_when_it_died_gets_a_strike_and_the_third_quar
         pass
 
     def work(job: Job) -> None:
-        if job.path.name == "killer":
+        if job.name == "killer":
             raise Killed
 
     for strikes in range(1, 4):
@@ -479,7 +479,7 @@ class Adopting(Eat):
     def scan(self) -> Iterator[Job]:
         self.adoption.run()
         for arrival in incoming.arrivals(self.spool):
-            yield Job(self.spool.incoming / arrival.name)
+            yield Job(self.spool.incoming, arrival.name)
 
     def ready_in(self) -> float | None:
         return 0.05 if self.adoption.pending() else None
@@ -611,7 +611,7 @@ class EatTogether(Eat):
         self.together: list[list[str]] = []
 
     def process_all(self, jobs: Sequence[Job]) -> Mapping[Job, Exception]:
-        self.together.append([job.path.name for job in jobs])
+        self.together.append([job.name for job in jobs])
         failed: dict[Job, Exception] = {}
         for job in jobs:
             try:
@@ -647,7 +647,7 @@ def test_a_death_strikes_all_that_was_done_together_and_then_only_the_one_that_k
         pass
 
     def open_it(job: Job) -> None:
-        if job.path.name == "b":
+        if job.name == "b":
             raise Death
 
     deaths = 0
@@ -674,7 +674,7 @@ def test_what_takes_too_long_of_the_processor_ends_its_process_and_is_quarantine
         "from tests.spool_rig import open_spool\n"
         "from tests.unit.test_runner import EatTogether\n"
         "def work(job):\n"
-        "    while job.path.name == 'endless': pass\n"
+        "    while job.name == 'endless': pass\n"
         "with open_spool(Path(sys.argv[1])) as spool:\n"
         "    Runner(EatTogether(spool.incoming, work), spool, cpu_s=0.2).once()\n"
     )
@@ -692,7 +692,7 @@ def test_what_wants_too_much_memory_costs_only_itself_and_is_quarantined_the_thi
         return [bytearray(block) for _ in range(blocks)]
 
     put(spool, "endless", "y", "z")
-    stage = EatTogether(spool.incoming, lambda job: hoard(8 if job.path.name == "endless" else 2).clear())
+    stage = EatTogether(spool.incoming, lambda job: hoard(8 if job.name == "endless" else 2).clear())
     one = Runner(stage, spool, memory=_data_of_this_process() + most)
     passes = [one.once() for _ in range(STRIKES)]
     assert [tally.rejected for tally in passes] == [0, 0, 1]

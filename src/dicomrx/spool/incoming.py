@@ -91,7 +91,7 @@ def _portion(spool: Spool, after: str, before: str) -> list[str]:
 
 
 @contextlib.contextmanager
-def claimed(path: Path) -> Iterator[BinaryIO | None]:
+def claimed(path: Path | str) -> Iterator[BinaryIO | None]:
     """Take an input for this process alone: its open file, or None where another has it or it is gone.
 
     Raises Reject for what this user may not read and for a link: it is that input's own fault, unlike rights on our folders.

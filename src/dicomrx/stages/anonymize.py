@@ -75,7 +75,7 @@ class Anonymize:
         self._adoption.run()
         job = None
         for name in incoming.backlog(self._spool):
-            job = Job(self._spool.incoming / name)
+            job = Job(self._spool.incoming, name)
             yield job
         if job is None:
             self._memory.clear()
@@ -175,10 +175,10 @@ class _Claimed(NamedTuple):
 
 def _claim(job: Job, held: ExitStack) -> _Claimed:
     """Claim an arrival, as long as `held` is."""
-    arrival = Arrival.parse(job.path.name)
+    arrival = Arrival.parse(job.name)
     if arrival is None:
         raise Reject("bad-name", "not an arrival")
-    file = held.enter_context(incoming.claimed(job.path))
+    file = held.enter_context(incoming.claimed(job.at))
     if file is None:
         raise Taken
     return _Claimed(job, arrival, file)

@@ -69,7 +69,7 @@ class Upload:
         self._clean()
         for frozen in outbox.frozen_studies(self._spool):
             if self._client is not None or not (self._spool.zips / f"{frozen.name}.zip").exists():
-                yield Job(self._spool.outbox / frozen.name)
+                yield Job(self._spool.outbox, frozen.name)
 
     def _clean(self) -> None:
         """At the start and then every hour; so also what a crash, or a setting of before, has left."""
@@ -84,7 +84,7 @@ class Upload:
 
     def process(self, job: Job) -> None:
         """Do what is left for one frozen study: manifest, zip, seal, send, receipt, settle, clean."""
-        frozen = Frozen.parse(job.path.name)
+        frozen = Frozen.parse(job.name)
         if frozen is None:
             raise Reject("bad-name", "not a frozen study")
         with Outgoing.claimed(self._spool, frozen) as outgoing:
