@@ -50,7 +50,7 @@ class Site:
         reception.drop()
         (arrived,) = self.spool.incoming.iterdir()
         start = time.perf_counter()
-        self.stage.process(Job(arrived))
+        self.stage.process(Job(arrived.parent, arrived.name))
         return time.perf_counter() - start
 
     def lookup(self, study: int, _number: int) -> float:

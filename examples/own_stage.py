@@ -36,7 +36,7 @@ class Prune:
         for sent in sorted(self._spool.sent.iterdir()):
             old = time.time() - (sent / RECEIPT).stat().st_mtime >= self._keep_s
             if old and any(path.is_dir() for path in sent.iterdir()):
-                yield Job(sent)
+                yield Job(sent.parent, sent.name)
 
     def process(self, job: Job) -> None:
         """Remove the instances and the zip of one study; doing it twice does no harm."""

@@ -11,6 +11,7 @@ DicomrxError
 ├── PermissionRefused    77  not ours to read or to send
 └── Outcome                  of one job of a stage
     ├── Defer            75  not now: leave it where it is and try again
+    ├── Taken                another has it in hand, or had it: it is theirs to tell how it ended
     └── Reject               never: quarantine it with a reason
 """
 
@@ -100,6 +101,10 @@ class Defer(Outcome):
     def __init__(self, message: str, retry_in: float | None = None) -> None:
         super().__init__(message)
         self.retry_in = retry_in
+
+
+class Taken(Outcome):
+    """Another process or thread has the job in hand, or has done it: neither done nor left behind by this one."""
 
 
 class Reject(Outcome):

@@ -1,5 +1,6 @@
 """What a stage is to the runner: the jobs that it finds and does, and what became of them."""
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,9 +11,24 @@ from dicomrx.errors import UnavailableError
 
 @dataclass(frozen=True)
 class Job:
-    """One thing a stage found to do: its path in the spool; `path.name` is what strikes and logs call it."""
+    """One thing a stage found to do: where it lies in the spool, and what strikes and logs call it."""
 
-    path: Path
+    folder: Path
+    name: str
+
+    @property
+    def at(self) -> str:
+        """Its path as text: `Path` interns each name it has ever met, and Python 3.12 keeps them all."""
+        return f"{self.folder}/{self.name}"
+
+    @property
+    def path(self) -> Path:
+        """Its path, for what is rarely done."""
+        return self.folder / self.name
+
+    def is_there(self) -> bool:
+        """True while something lies where it lay."""
+        return os.path.lexists(self.at)
 
 
 class Stage(Protocol):
@@ -27,7 +43,7 @@ class Stage(Protocol):
         ...
 
     def process(self, job: Job) -> None:
-        """Do one job. Returning is done; raises Defer, Reject, or UnavailableError, which ends the pass."""
+        """Do one job. Returning is done; raises Defer, Reject, Taken, or UnavailableError, which ends the pass."""
         ...
 
     def ready_in(self) -> float | None:
@@ -58,7 +74,7 @@ class Chosen:
 
     def scan(self) -> Iterable[Job]:
         """The jobs that are left."""
-        return [job for job in list(self._jobs) if job.path.exists()]
+        return [job for job in list(self._jobs) if job.is_there()]
 
     def process(self, job: Job) -> None:
         """As the stage does it."""
@@ -72,17 +88,23 @@ class Chosen:
 
 @dataclass
 class Tally:
-    """What became of the jobs of one pass."""
+    """What became of the jobs of one pass; of those that others had in hand, nothing."""
 
     done: int = 0
     deferred: int = 0
     rejected: int = 0
     unavailable: UnavailableError | None = None
-    names: set[int] = field(default_factory=set, repr=False)
-    """Hashes of what the done jobs were called: there may be very many."""
+    stayed: set[Job] = field(default_factory=set, repr=False)
+    """Those of the done ones that lie where they lay."""
+
+    def note_done(self, job: Job) -> None:
+        """Count a job as done."""
+        self.done += 1
+        if job.is_there():
+            self.stayed.add(job)
 
     def and_also(self, other: "Tally") -> "Tally":
-        """Both together; what both saw done, one of them by claiming it and the other by not being able to, counts once."""
-        names = self.names | other.names
+        """Both together; what stayed and was done in both counts once: to do it again was no progress."""
+        done = self.done + other.done - len(self.stayed & other.stayed)
         unavailable = self.unavailable or other.unavailable
-        return Tally(len(names), self.deferred + other.deferred, self.rejected + other.rejected, unavailable, names)
+        return Tally(done, self.deferred + other.deferred, self.rejected + other.rejected, unavailable, self.stayed | other.stayed)

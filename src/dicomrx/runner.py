@@ -13,10 +13,11 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Final, TypeVar
 
-from dicomrx.errors import Defer, DicomrxError, Reject, UnavailableError, is_machine_error
+from dicomrx.errors import Defer, DicomrxError, Reject, Taken, UnavailableError, is_machine_error
 from dicomrx.hints import Hints
 from dicomrx.jobs import Batching, Job, Stage, Tally
 from dicomrx.spool import quarantine
@@ -72,13 +73,11 @@ class Runner:
         total = Tally()
         while not self._stop.is_set():
             tally = self._pass()
-            before = len(total.names)
-            total.names |= tally.names
-            new = len(total.names) - before  # what is done again is in another's hands: waiting for it is no progress
-            total = Tally(total.done + new, tally.deferred, total.rejected + tally.rejected, tally.unavailable, total.names)
+            before = total.done
+            total = replace(total.and_also(tally), deferred=tally.deferred)  # those that still are
             if tally.unavailable:
                 break
-            if new or tally.rejected:
+            if total.done > before or tally.rejected:
                 continue
             pause = self._stage.ready_in()
             if pause is None:
@@ -163,7 +162,7 @@ class Runner:
             self._spool.in_hand()
         if tally.done:  # the machine is well: what failed fails alone
             for job in sick:
-                self._spool.strike(job.path.name)
+                self._spool.strike(job.name)
         return tally
 
     def _batches(self, tally: Tally) -> Iterator[list[Job]]:
@@ -172,9 +171,9 @@ class Runner:
         struck = self._spool.struck()
         most = self._stage.batch if isinstance(self._stage, Batching) else 1
         for job in self._stage.scan():
-            if self._not_before.get(job.path.name, 0.0) > time.monotonic():
+            if self._not_before.get(job.name, 0.0) > time.monotonic():
                 tally.deferred += 1
-            elif most == 1 or job.path.name in struck:
+            elif most == 1 or job.name in struck:
                 yield [job]
             else:
                 together.append(job)
@@ -187,7 +186,7 @@ class Runner:
     def _attempt(self, jobs: Sequence[Job]) -> Mapping[Job, Exception]:
         """What kept jobs from being done."""
         try:
-            self._spool.in_hand(*(job.path for job in jobs))
+            self._spool.in_hand(*(job.at for job in jobs))
             signal.setitimer(signal.ITIMER_PROF, self._cpu_s)  # no handler: SIGPROF ends whatever it is that does not end
             self._limit_memory(self._memory)
             if len(jobs) > 1 and isinstance(self._stage, Batching):
@@ -208,22 +207,20 @@ class Runner:
             resource.setrlimit(resource.RLIMIT_DATA, (most or soft, hard))
 
     def _attempt_one(self, job: Job) -> None:
-        if self._spool.strikes(job.path.name) >= STRIKES and not self._is_study(job):
+        if self._spool.strikes(job.name) >= STRIKES and not self._is_study(job):
             raise Reject("three-strikes", "the stage failed or died three times on this input")
         self._stage.process(job)
-        self._spool.clear_strikes(job.path.name)
+        self._spool.clear_strikes(job.name)
 
     def _settle(self, job: Job, error: Exception | None, tally: Tally, sick: list[Job]) -> None:
-        name = job.path.name
+        name = job.name
         self._not_before.pop(name, None)
         if error is None:
-            tally.done += 1
-            tally.names.add(hash(name))
+            tally.note_done(job)
+        elif isinstance(error, Taken):
+            pass
         elif isinstance(error, Defer):
-            tally.deferred += 1
-            if error.retry_in is not None:
-                self._not_before[name] = time.monotonic() + error.retry_in
-            log.warning("%s: %s", name, error)
+            self._defer(job, error, tally)
         elif isinstance(error, Reject):
             self._reject(job, error, tally)
         elif isinstance(error, DicomrxError):
@@ -236,23 +233,29 @@ class Runner:
             log.error("%s: a bug: %s", name, _kind(error))
             self._reject(job, Reject("bug", _kind(error)), tally)
 
+    def _defer(self, job: Job, later: Defer, tally: Tally) -> None:
+        tally.deferred += 1
+        if later.retry_in is not None:
+            self._not_before[job.name] = time.monotonic() + later.retry_in
+        log.warning("%s: %s", job.name, later)
+
     def _blame(self, job: Job, error: Exception, sick: list[Job]) -> None:
         """Strike a job that wanted more memory than it may have; hold others in suspicion until it shows that the machine is well."""
         if self._memory and isinstance(error, MemoryError):
-            self._spool.strike(job.path.name)
+            self._spool.strike(job.name)
         elif _may_be_its_own_fault(error):
             sick.append(job)
 
     def _is_study(self, job: Job) -> bool:
-        return job.path.parent == self._spool.studies
+        return job.folder == self._spool.studies
 
     def _reject(self, job: Job, never: Reject, tally: Tally) -> None:
         if self._is_study(job):  # nobody takes a study apart: it stays, and is tried again
             tally.deferred += 1
-            log.error("%s: %s", job.path.name, never)
+            log.error("%s: %s", job.name, never)
         elif quarantine.put_aside(self._spool, job.path, self._stage.name, never.reason, never.detail):
             tally.rejected += 1
-            log.warning("%s: quarantined: %s", job.path.name, never)
+            log.warning("%s: quarantined: %s", job.name, never)
 
 
 def _may_be_its_own_fault(error: BaseException) -> bool:

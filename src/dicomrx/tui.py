@@ -3,7 +3,7 @@
 import contextlib
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Final
 
@@ -20,6 +20,8 @@ UNBOUNDED: Final = 100_000
 _FIXED_LINES: Final = 12  # headline, five of stages, heading of studies, quarantine, arrivals, three empty ones
 _REFUSED_SHOWN: Final = 3
 _NOTE_MAX: Final = 33  # what 80 columns leave
+_HEADINGS: Final = ("study", "gen", "state", "images", "age", "")
+_SIDES: Final = "<><>><"
 _STYLES: Final = {
     "open": "cyan",
     "complete": "cyan",
@@ -45,7 +47,7 @@ def render(status: Status, height: int = 24) -> RenderableType:
         "",
         _stages(status),
         "",
-        _studies(status.studies, rows),
+        *_studies(status.studies, rows),
         "",
         _quarantine(status),
         *refused,
@@ -86,19 +88,32 @@ def _stages(status: Status) -> Table:
     return table
 
 
-def _studies(studies: list[StudyState], rows: int) -> Table:
-    table = _table("study", "gen", "state", "images", "age", "")
+def _studies(studies: list[StudyState], rows: int) -> Iterator[Text]:
+    """A line for each; a table of Rich's would take ten times as long, and there may be thousands where there is no terminal."""
     ordered = sorted(studies, key=_place)
     shown = ordered if len(ordered) <= rows else ordered[: rows - 1]
-    for study in shown:
-        state = Text(study.state, style=_STYLES.get(study.state, ""))
-        generation = "" if study.generation is None else str(study.generation)
-        table.add_row(short(study.study), generation, state, str(study.instances), _age(study.age_s), _note(study))
+    cells = [_HEADINGS, *map(_cells, shown)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    yield _row(_HEADINGS, widths, "bold dim")
+    for study, told in zip(shown, cells[1:], strict=True):
+        yield _row(told, widths, state=_STYLES.get(study.state, ""))
     if len(shown) < len(ordered):
         rest = Counter(study.state for study in ordered[len(shown) :])
         more = ", ".join(f"{count} {state}" for state, count in rest.items())
-        table.add_row(Text("and more", style="dim"), "", "", "", "", Text(more, style="dim"))
-    return table
+        yield _row(("and more", "", "", "", "", more), widths, "dim")
+
+
+def _cells(study: StudyState) -> tuple[str, ...]:
+    generation = "" if study.generation is None else str(study.generation)
+    return short(study.study), generation, study.state, str(study.instances), _age(study.age_s), _note(study)
+
+
+def _row(cells: Sequence[str], widths: Sequence[int], style: str = "", state: str = "") -> Text:
+    """One line that never wraps; `state` is the style of the third cell."""
+    study, generation, where, images, age, note = (f"{cell:{side}{width}}" for cell, side, width in zip(cells, _SIDES, widths, strict=True))
+    line = Text(f"{study}  {generation}  ", style=style, no_wrap=True, overflow="ellipsis")
+    line.append(where, state).append(f"  {images}  {age}  {note}")
+    return line
 
 
 def _note(study: StudyState) -> str:
@@ -147,7 +162,7 @@ def _balance(status: Status) -> Text:
 def _table(*headings: str) -> Table:
     table = Table(box=None, pad_edge=False, expand=False, header_style="bold dim")
     for heading in headings:
-        right = heading in {"waiting", "oldest", "images", "age", "gen"}
+        right = heading in {"waiting", "oldest"}
         table.add_column(heading, justify="right" if right else "left", no_wrap=True)
     return table
 

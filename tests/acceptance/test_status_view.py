@@ -1,5 +1,6 @@
 """The status view on a screen of 80x24: every study on its way, no line that wraps, nobody's identity."""
 
+import cProfile
 import json
 import os
 import re
@@ -254,6 +255,16 @@ def test_the_first_look_after_a_boot_leaves_nothing_unfinished(pipeline: Pipelin
         anchor.unlink()
     pipeline.status()
     assert list((pipeline.storage / ".run" / "tmp").iterdir()) == []
+
+
+def test_a_study_more_costs_no_more_than_its_line() -> None:
+    def calls(studies: int) -> int:
+        profile = cProfile.Profile()
+        profile.runcall(drawn, a_status([a_study(number, "open") for number in range(studies)]), height=tui.UNBOUNDED)
+        return sum(entry.callcount for entry in profile.getstats())
+
+    few, many = calls(100), calls(400)
+    assert (many - few) / 300 < 600
 
 
 def test_without_a_terminal_the_whole_list_is_printed() -> None:

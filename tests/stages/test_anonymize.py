@@ -6,7 +6,10 @@ from pathlib import Path
 import pytest
 
 from dicomrx import deid
+from dicomrx.errors import Taken
+from dicomrx.jobs import Job
 from dicomrx.profiles import Profiles
+from dicomrx.spool import incoming
 from dicomrx.spool.intake import Intake
 from dicomrx.spool.layout import Spool
 from dicomrx.stages.anonymize import Anonymize
@@ -63,3 +66,13 @@ def test_the_files_of_inputs_become_those_of_later_outputs_and_nothing_is_left_i
         assert list(spool.scratch.path.glob("*.part")) != []
         assert list(stage.scan()) == []
         assert list(spool.scratch.path.glob("*.part")) == []
+
+
+def test_what_another_process_has_is_told_as_theirs(tmp_path: Path) -> None:
+    spool = Spool.open(tmp_path / "storage", tmp_path / "zips", make=True)
+    job = Job(spool.incoming, receive(Intake(spool), image(1)).name)
+    with open_bound(tmp_path / "state", spool) as state:
+        stage = stage_of(spool, state)
+        with incoming.claimed(job.at), pytest.raises(Taken):
+            stage.process(job)
+        stage.process(job)

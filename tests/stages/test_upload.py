@@ -421,7 +421,7 @@ def test_chosen_studies_and_no_others_are_sent(spool: Spool, api: DemoApi, clien
     for study in (STUDY, OTHER_STUDY):
         frozen(spool, study)
     stage = Upload(spool, client, profile="basic")
-    Runner(Chosen(stage, [Job(spool.outbox / f"{OTHER_STUDY}.1")]), spool).once()
+    Runner(Chosen(stage, [Job(spool.outbox, f"{OTHER_STUDY}.1")]), spool).once()
     assert [received.name for received in api.accepted] == [f"{OTHER_STUDY}.1.zip"]
 
 

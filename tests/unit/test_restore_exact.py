@@ -66,7 +66,7 @@ class Gateway:
         self.taken += 1
         path = self.spool.incoming / receive(self.intake, file, 1, self.taken).name
         try:
-            self.stage.process(Job(path))
+            self.stage.process(Job(path.parent, path.name))
         except Reject:
             path.unlink()
             return None

@@ -106,18 +106,21 @@ def test_an_original_that_has_become_shorter_is_rejected(tmp_path: Path) -> None
 BATCH = """
 import resource, signal, sys
 from pathlib import Path
+from dicomrx.errors import Taken
 from dicomrx.jobs import Job
 from tests.unit.test_rewriting import batch
 
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 gateway, paths = batch(Path(sys.argv[1]))
 resource.setrlimit(resource.RLIMIT_FSIZE, (2 << 20, resource.RLIM_INFINITY))
-failed = gateway.stage.process_all([Job(path) for path in paths])
-assert [type(failed.get(Job(path))) for path in paths] == [type(None), OSError, type(None), type(None)], failed
+jobs = [Job(path.parent, path.name) for path in paths]
+failed = gateway.stage.process_all(jobs)
+assert [type(failed.get(job)) for job in jobs] == [type(None), OSError, type(None), type(None)], failed
 assert len(list(gateway.spool.studies.glob("*/*/*.dcm"))) == 3
 assert [path.exists() for path in paths] == [False, True, False, False]
 resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-assert gateway.stage.process_all([Job(path) for path in paths]) == {}
+failed = gateway.stage.process_all(jobs)
+assert [type(failed.get(job)) for job in jobs] == [Taken, type(None), Taken, Taken], failed
 assert len(list(gateway.spool.studies.glob("*/*/*.dcm"))) == 4
 """
 
@@ -137,7 +140,7 @@ def test_an_output_that_finds_no_room_fails_alone(tmp_path: Path) -> None:
 def test_a_batch_comes_back_byte_for_byte(tmp_path: Path) -> None:
     gateway, paths = batch(tmp_path)
     originals = sorted(path.read_bytes() for path in paths)
-    assert gateway.stage.process_all([Job(path) for path in paths]) == {}
+    assert gateway.stage.process_all([Job(path.parent, path.name) for path in paths]) == {}
     made = sorted(gateway.spool.studies.glob("*/*/*.dcm"))
     assert sorted(original for path in made for original in gateway.originals(path)) == originals
     for path in made:

@@ -39,7 +39,7 @@ class Forbidden:
         self._spool = spool
 
     def scan(self) -> Iterable[Job]:
-        return [Job(path) for path in sorted(self._spool.incoming.iterdir())]
+        return [Job(path.parent, path.name) for path in sorted(self._spool.incoming.iterdir())]
 
     def process(self, job: Job) -> None:
         with incoming.claimed(job.path):

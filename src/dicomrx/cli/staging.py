@@ -61,7 +61,7 @@ def upload_named(paths: Sequence[str], settings: Settings) -> int:
         named = [frozen for path in paths for frozen in frozen_by_name(spool, path)]
         for line in sent_already(spool, named):
             print(line)
-        runner = Runner(Chosen(stage, [Job(spool.outbox / frozen.name) for frozen in named]), spool, threads=_threads("upload", settings))
+        runner = Runner(Chosen(stage, [Job(spool.outbox, frozen.name) for frozen in named]), spool, threads=_threads("upload", settings))
         with stopping(runner.stop):
             code = exit_code(runner.once())
         left = not_sent(spool, named) if settings.auto_upload else None

@@ -122,13 +122,13 @@ def link(source: Path | str, target: Path | str) -> None:
         sync_directory(os.path.dirname(target))
 
 
-def link_all(pairs: Iterable[tuple[Path, Path]]) -> None:
+def link_all(pairs: Iterable[tuple[Path, Path | str]]) -> None:
     """The same for many pairs of source and target, each directory synced once, when all are linked."""
     parents = []
     for source, target in pairs:
         os.link(source, target, follow_symlinks=False)
-        parents.append(target.parent)
-    sync_names(*dict.fromkeys(parents))
+        parents.append(os.path.dirname(target))
+    sync_names(*map(Path, dict.fromkeys(parents)))
 
 
 def publish(data: bytes, target: Path, scratch: "RunDirectory") -> None:
@@ -227,7 +227,7 @@ def remove_tree(path: Path) -> None:
         sync_directory(path.parent)
 
 
-def leads_to(path: Path, fd: int) -> bool:
+def leads_to(path: Path | str, fd: int) -> bool:
     """True while `path` is still a name of the open file `fd`."""
     try:
         there = os.stat(path, follow_symlinks=False)
@@ -237,7 +237,7 @@ def leads_to(path: Path, fd: int) -> bool:
     return (there.st_dev, there.st_ino) == (here.st_dev, here.st_ino)
 
 
-def claim(path: Path) -> int | None:
+def claim(path: Path | str) -> int | None:
     """Take `path` (a regular file or a folder) for this process alone, or None where another has it or it is gone.
 
     The claim is a flock on the thing itself: closing the descriptor, or dying, gives it back. Raises OSError ELOOP for a symlink.

@@ -16,14 +16,14 @@ from dicomrx.errors import Reject
 from dicomrx.spool import durable
 from dicomrx.spool.layout import Spool
 from dicomrx.spool.ledger import Fate
-from dicomrx.spool.names import Arrival, visible
+from dicomrx.spool.names import Arrival, stamp, visible
 from dicomrx.spool.quarantine import put_aside
 from dicomrx.spool.spares import Spares
 from dicomrx.spool.studies import is_marked, newest_arrival, open_studies
 
 QUIET_S: Final = 5.0
 PATIENCE_S: Final = 3600.0
-_PORTION: Final = 1 << 14
+_PORTION: Final = 1 << 12
 
 log = logging.getLogger(__name__)
 
@@ -63,10 +63,10 @@ def _judged(spool: Spool, names: Iterable[str]) -> Iterator[tuple[str, Arrival |
         yield name, arrival if is_ours else None
 
 
-def _streamed(spool: Spool, after: str = "") -> Iterator[str]:
-    """The names that sort behind `after`, however many, in no memory."""
+def _streamed(spool: Spool) -> Iterator[str]:
+    """The names, however many, in no memory."""
     with os.scandir(spool.incoming) as entries:
-        yield from (entry.name for entry in entries if entry.name > after)
+        yield from (entry.name for entry in entries)
 
 
 def _foreign(spool: Spool) -> list[Path]:
@@ -80,18 +80,19 @@ def arrivals(spool: Spool) -> list[Arrival]:
 
 def backlog(spool: Spool) -> Iterator[str]:
     """The names of those that are there when it begins, in the same order: however many, in little memory."""
-    begun, last = spool.now(), ""
-    while some := heapq.nsmallest(_PORTION, _begun_by(begun, _judged(spool, _streamed(spool, last)))):
-        yield from some
+    last, later = "", stamp(spool.now() + 1)
+    while some := _portion(spool, last, later):
+        yield from (name for name, arrival in _judged(spool, some) if arrival is not None)
         last = some[-1]
 
 
-def _begun_by(time_ns: int, judged: Iterable[tuple[str, Arrival | None]]) -> Iterator[str]:
-    return (name for name, arrival in judged if arrival is not None and arrival.begin <= time_ns)
+def _portion(spool: Spool, after: str, before: str) -> list[str]:
+    """The first names between the two, in order."""
+    return heapq.nsmallest(_PORTION, (name for name in _streamed(spool) if after < name < before))
 
 
 @contextlib.contextmanager
-def claimed(path: Path) -> Iterator[BinaryIO | None]:
+def claimed(path: Path | str) -> Iterator[BinaryIO | None]:
     """Take an input for this process alone: its open file, or None where another has it or it is gone.
 
     Raises Reject for what this user may not read and for a link: it is that input's own fault, unlike rights on our folders.

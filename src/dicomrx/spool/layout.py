@@ -218,7 +218,7 @@ class Spool:
         text = json.dumps({"version": 1, **document}, indent=1, sort_keys=True, ensure_ascii=True)
         durable.publish(text.encode() + b"\n", target, self.scratch)
 
-    def in_hand(self, *paths: Path) -> None:
+    def in_hand(self, *paths: Path | str) -> None:
         """Note what this thread works on, so that the death of its process is a strike against each of these inputs."""
         thread = threading.current_thread()
         name = _IN_HAND if thread is threading.main_thread() else f"{_IN_HAND}-{thread.native_id}"

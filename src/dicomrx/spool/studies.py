@@ -107,7 +107,7 @@ class Study:
         for series in {series for series, _ in parts}:
             durable.make_directory(self.folder / series)
         self.arrived(end)
-        durable.link_all((part, self.folder / series / f"{instance}.dcm") for (series, instance), part in parts.items())
+        durable.link_all((part, f"{self.folder}/{series}/{instance}.dcm") for (series, instance), part in parts.items())
         durable.sync_names(self.folder, self.folder.parent)  # whoever made them may have died before they were durable
 
     def unmark(self) -> None:

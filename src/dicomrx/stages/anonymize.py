@@ -12,7 +12,7 @@ from traceback import clear_frames
 from typing import BinaryIO, Final, NamedTuple
 
 from dicomrx import deid
-from dicomrx.errors import Reject
+from dicomrx.errors import Reject, Taken
 from dicomrx.filing import Filing, Made
 from dicomrx.jobs import Job
 from dicomrx.profiles import Profiles
@@ -77,7 +77,7 @@ class Anonymize:
         self._adoption.run()
         job = None
         for name in incoming.backlog(self._spool):
-            job = Job(self._spool.incoming / name)
+            job = Job(self._spool.incoming, name)
             yield job
         if job is None:
             self._memory.clear()
@@ -102,7 +102,7 @@ class Anonymize:
         with ExitStack() as held:
             for job in jobs:  # all of them first: another process finds its own batch behind this one, and not between
                 with _noting(failed, job):
-                    claimed += _claim(job, held)
+                    claimed.append(_claim(job, held))
             for taken in claimed:
                 with _noting(failed, taken.job):
                     begun.append(self._begin(taken, held))
@@ -175,13 +175,15 @@ class _Claimed(NamedTuple):
     file: BinaryIO
 
 
-def _claim(job: Job, held: ExitStack) -> list[_Claimed]:
-    """Claim an arrival, as long as `held` is; nothing where another process has it."""
-    arrival = Arrival.parse(job.path.name)
+def _claim(job: Job, held: ExitStack) -> _Claimed:
+    """Claim an arrival, as long as `held` is."""
+    arrival = Arrival.parse(job.name)
     if arrival is None:
         raise Reject("bad-name", "not an arrival")
-    file = held.enter_context(incoming.claimed(job.path))
-    return [] if file is None else [_Claimed(job, arrival, file)]
+    file = held.enter_context(incoming.claimed(job.at))
+    if file is None:
+        raise Taken
+    return _Claimed(job, arrival, file)
 
 
 @dataclass(frozen=True)

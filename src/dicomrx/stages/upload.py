@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from dicomrx import archive
 from dicomrx.api import ApiClient, DestinationRefused, Journal, Tls, UploadDeferred, warning_of
-from dicomrx.errors import FULL_ERRNOS, Defer, Outcome, Reject, UnavailableError
+from dicomrx.errors import FULL_ERRNOS, Defer, Outcome, Reject, Taken, UnavailableError
 from dicomrx.jobs import Job
 from dicomrx.settings import Settings, exposed_key, refuse_plain_http
 from dicomrx.spool import outbox
@@ -69,7 +69,7 @@ class Upload:
         self._clean()
         for frozen in outbox.frozen_studies(self._spool):
             if self._client is not None or not (self._spool.zips / f"{frozen.name}.zip").exists():
-                yield Job(self._spool.outbox / frozen.name)
+                yield Job(self._spool.outbox, frozen.name)
 
     def _clean(self) -> None:
         """At the start and then every hour; so also what a crash, or a setting of before, has left."""
@@ -84,12 +84,12 @@ class Upload:
 
     def process(self, job: Job) -> None:
         """Do what is left for one frozen study: manifest, zip, seal, send, receipt, settle, clean."""
-        frozen = Frozen.parse(job.path.name)
+        frozen = Frozen.parse(job.name)
         if frozen is None:
             raise Reject("bad-name", "not a frozen study")
         with Outgoing.claimed(self._spool, frozen) as outgoing:
             if outgoing is None:
-                return
+                raise Taken
             if outgoing.document(RECEIPT) is None and not self._bring_to_receipt(outgoing):
                 return
             sent = outgoing.settle()

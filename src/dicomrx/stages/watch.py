@@ -41,7 +41,7 @@ class Watch:
         for uid in there:
             arrived = newest_arrival(self._spool, uid)
             if (arrived is None or self._may_complete(seen, uid, arrived)) and not is_marked(self._spool, uid):
-                yield Job(self._spool.studies / uid)
+                yield Job(self._spool.studies, uid)
 
     def _may_complete(self, seen: Horizon, uid: str, arrived: int) -> bool:
         if not seen.completes(arrived, self._shortest_ns):
@@ -51,7 +51,7 @@ class Watch:
 
     def process(self, job: Job) -> None:
         """Write the marker, unless something has arrived since the scan, or what is known of the study says to wait longer."""
-        with Study.locked(self._spool, job.path.name) as study:
+        with Study.locked(self._spool, job.name) as study:
             now = horizon(self._spool)
             arrived = study.newest_arrival()
             if arrived is None:  # lost, or never noted: the wait begins now

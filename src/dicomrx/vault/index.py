@@ -15,7 +15,7 @@ from dicomrx.vault import database
 from dicomrx.vault.segments import SUFFIX, Location, is_there, scan
 
 NAME: Final = "index.sqlite"
-_FLUSH_AT: Final = 2000
+_FLUSH_AT: Final = 1000
 _TICK_NS: Final = 2_000_000_000
 _REMEDY: Final = "stop anonymize and delete it, it is made again from the segments"
 _SCHEMA: Final = """
