@@ -1,6 +1,8 @@
 """The stage that de-identifies, run step by step."""
 
 import io
+from collections.abc import Iterable
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -9,9 +11,11 @@ from dicomrx import deid
 from dicomrx.errors import Taken
 from dicomrx.jobs import Job
 from dicomrx.profiles import Profiles
+from dicomrx.runner import Runner
 from dicomrx.spool import incoming
 from dicomrx.spool.intake import Intake
 from dicomrx.spool.layout import Spool
+from dicomrx.spool.names import Arrival
 from dicomrx.stages.anonymize import Anonymize
 from dicomrx.vault import State, open_bound
 from tests.spool_rig import receive
@@ -76,3 +80,40 @@ def test_what_another_process_has_is_told_as_theirs(tmp_path: Path) -> None:
         with incoming.claimed(job.at), pytest.raises(Taken):
             stage.process(job)
         stage.process(job)
+
+
+def backlog(spool: Spool, count: int) -> list[Arrival]:
+    intake = Intake(spool)
+    return [receive(intake, image(number), 1, number) for number in range(1, count + 1)]
+
+
+def numbers(jobs: Iterable[Job]) -> list[int]:
+    return [arrival.number for job in jobs if (arrival := Arrival.parse(job.name))]
+
+
+def test_who_finds_another_at_work_leaves_it_a_stretch_and_looks_at_that_again(tmp_path: Path) -> None:
+    spool = Spool.open(tmp_path / "storage", tmp_path / "zips", make=True)
+    arrivals = backlog(spool, 300)
+    with open_bound(tmp_path / "state", spool) as state, ExitStack() as theirs:
+        for arrival in arrivals[:32]:
+            theirs.enter_context(incoming.claimed(spool.incoming / arrival.name))
+        stage = stage_of(spool, state)
+        jobs = iter(stage.scan())
+        first = [next(jobs) for _ in range(32)]
+        assert {type(error) for error in stage.process_all(first).values()} == {Taken}
+        assert numbers(jobs) == list(range(257, 301))
+        assert stage.ready_in() == 0
+        jobs = iter(stage.scan())
+        stage.process_all([next(jobs) for _ in range(32)])
+        assert numbers(jobs) == list(range(33, 301))
+        assert stage.ready_in() is None
+
+
+def test_what_another_holds_for_ever_keeps_nothing_else_from_being_filed(tmp_path: Path) -> None:
+    spool = Spool.open(tmp_path / "storage", tmp_path / "zips", make=True)
+    arrivals = backlog(spool, 100)
+    with open_bound(tmp_path / "state", spool) as state, ExitStack() as theirs:
+        for arrival in arrivals[:32]:
+            theirs.enter_context(incoming.claimed(spool.incoming / arrival.name))
+        assert Runner(stage_of(spool, state), spool).once().done == 68
+        assert len(incoming.arrivals(spool)) == 32

@@ -29,6 +29,8 @@ from dicomrx.vault import Original, Patient, Placeholders, State, Who, identify,
 _ADOPTION_WAIT_S: Final = 1.0
 # So many share one wait for the disk; more would gain little, and hold their studies' locks for longer.
 _BATCH: Final = 32
+# So many are left to another process that has the first of them: what a series has in common is then worked out by one, mostly.
+_STRETCH: Final = 256
 # Pixels of so many bytes are hashed and written in threads. Not while the next is de-identified: to hand over the interpreter's lock in
 # the midst of that costs more than it gains, as it does for less bytes.
 _LARGE: Final = 1 << 18
@@ -69,22 +71,35 @@ class Anonymize:
         self._filing = Filing(spool, state.vault, self._spares)
         self._adoption = incoming.Adoption(spool)
         self._memory = deid.Memory()
+        self._leaps = True
+        self._left_out = False
+        self._ahead = 0  # as many arrivals are another's
         self._patients: dict[tuple[deid.Identity, str, str | None], Patient] = {}
         self.watched: Sequence[Path] = (spool.incoming,)
 
     def scan(self) -> Iterator[Job]:
-        """The arrivals, in their order; what others dropped is adopted first. Where there are none, nothing of any patient is kept."""
+        """The arrivals, in their order; what others dropped is adopted first. Where there are none, nothing of any patient is kept.
+
+        Where another process is at work, it is left a stretch; after a scan in which that happened the next one leaves out nothing.
+        """
         self._adoption.run()
+        self._leaps, self._left_out, self._ahead = not self._left_out, False, 0
         job = None
         for name in incoming.backlog(self._spool):
             job = Job(self._spool.incoming, name)
-            yield job
+            if self._ahead:
+                self._ahead -= 1
+                self._left_out = True
+            else:
+                yield job
         if job is None:
             self._memory.clear()
             self._spares.clear()
 
     def ready_in(self) -> float | None:
-        """What someone dropped becomes ready within seconds."""
+        """What was left to others is looked at again at once; what someone dropped becomes ready within seconds."""
+        if self._left_out:
+            return 0.0
         return _ADOPTION_WAIT_S if self._adoption.pending() else None
 
     def process(self, job: Job) -> None:
@@ -103,6 +118,8 @@ class Anonymize:
             for job in jobs:  # all of them first: another process finds its own batch behind this one, and not between
                 with _noting(failed, job):
                     claimed.append(_claim(job, held))
+            if self._leaps and not claimed and len(jobs) == _BATCH:
+                self._ahead = _STRETCH - _BATCH
             for taken in claimed:
                 with _noting(failed, taken.job):
                     begun.append(self._begin(taken, held))
