@@ -10,7 +10,7 @@ import pytest
 from pydicom.charset import python_encoding
 
 from dicomrx.deid import Instance, read, values
-from dicomrx.deid.structure import MAX_DEPTH
+from dicomrx.deid.structure import MAX_DEPTH, WINDOW
 from dicomrx.deid.tags import text_of
 from dicomrx.errors import Reject
 from tests.unit.deid_files import (
@@ -190,12 +190,12 @@ def test_a_deflated_bomb_is_refused_before_it_fills_the_memory(monkeypatch: pyte
 def test_an_error_of_the_machine_is_not_taken_for_a_broken_file() -> None:
     class Disk(io.BytesIO):
         def read(self, size: int | None = -1, /) -> bytes:
-            if self.tell() > 140:
+            if self.tell() >= WINDOW:
                 raise OSError(5, "Input/output error")
             return super().read(size)
 
     with pytest.raises(OSError, match="Input/output") as caught:
-        read(Disk(file_of(joined(needed()) + PIXELS)))
+        read(Disk(file_of(element(0x00080008, "UT", b"A" * WINDOW) + joined(needed()) + PIXELS)))
     assert not isinstance(caught.value, Reject)
 
 
