@@ -55,11 +55,13 @@ class Memory:
                 return Halved(template.shared, own)
             template = None
         found = parser.top_level()
-        if parser.elements <= _ELEMENTS:
-            self._templates[series] = _template(list(parser.runs()), found, template)
+        if parser.elements > _ELEMENTS:
+            return found
+        made = self._templates[series] = _template(list(parser.runs()), found, template)
         if len(self._templates) > _TEMPLATES:
             del self._templates[next(iter(self._templates))]
-        return found
+        own = DataSet((tag, element) for tag, element in found.items() if tag not in made.shared.elements)
+        return Halved(made.shared, own) if made.runs and own.keys().isdisjoint(made.fixed) else found
 
 
 def _template(runs: list[Run], found: DataSet, before: _Template | None) -> _Template:
