@@ -62,7 +62,7 @@ class _Engine:
 
     def _left(self, source: DataSet, part: DataSet, context: Context) -> DataSet:
         """What is left of a part of a data set, or item, in whose character set the context is."""
-        left = (self._element(source, element, context) for element in part.values())
+        left = [self._element(source, element, context) for element in part.values()]
         kept = DataSet((element.tag, element) for element in left if element is not None)
         kept.update(self._creators(source, kept))
         return kept

@@ -218,7 +218,10 @@ def walk(
 
 def pixels_of(dataset: DataSet) -> Bulk | None:
     """The value of the pixels, where there are some."""
-    return next((value for tag in PIXELS if tag in dataset and isinstance(value := dataset[tag].value, Bulk)), None)
+    for tag in PIXELS:
+        if tag in dataset and isinstance(value := dataset[tag].value, Bulk):
+            return value
+    return None
 
 
 def _inflated(stream: BinaryIO) -> bytes:

@@ -285,7 +285,8 @@ class Parser:
 
     def _peek(self, at: int, count: int) -> bytes:
         """So many bytes, or what is left."""
-        count = max(0, min(count, self._end - at))
+        if at + count > self._end:
+            count = max(0, self._end - at)
         index = self._show(at, count, self._end)
         return self._window[index : index + count]
 
