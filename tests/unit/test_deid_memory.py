@@ -252,8 +252,9 @@ def test_one_element_more_or_less_or_in_two_places_is_seen(syntax: str) -> None:
     text = element(TEXT, "LT", b"Nothing", syntax)
     twice = image(3, {TEXT: text + element(tag_of("KVP"), "DS", b"120", syntax)}, syntax=syntax)
     odd = [image(2, {TEXT: text}, syntax=syntax), image(2, without=[tag_of("KVP")], syntax=syntax), image(2, syntax=syntax)[:-4], twice]
-    ended = [image(number, {TEXT: text}, syntax=syntax) for number in range(3)] + [image(3, syntax=syntax) + bytes(16)]
-    assert agrees(ended)[3][0]
+    numbered = [{0x00200013: element(0x00200013, "IS", b"%d" % number, syntax)} for number in range(4)]
+    ended = [image(number, {TEXT: text, **numbered[number]}, syntax=syntax) for number in range(3)]
+    assert agrees([*ended, image(3, numbered[3], syntax=syntax) + bytes(16)])[3][0]
     for file in odd:
         made = agrees([image(0, syntax=syntax), image(1, syntax=syntax), file, image(4, syntax=syntax)])
         assert made[3][0]
@@ -295,6 +296,24 @@ def test_what_differs_is_searched_for_what_is_common_and_for_what_differs() -> N
     kernels = [{KERNEL: element(KERNEL, "SH", word.encode())} for word in words]
     made = agrees(image(number, kernel | accession(f"ACC{number}7123")) for number, kernel in enumerate(kernels))
     assert [mended for _, mended in made] == [[], [], ["ConvolutionKernel"], [], ["ConvolutionKernel"], []]
+
+
+@pytest.mark.parametrize("syntax", [EXPLICIT, IMPLICIT])
+def test_what_differs_is_searched_as_an_element_of_its_creator(syntax: str) -> None:
+    creator = {0x00190010: element(0x00190010, "LO", b"GEMS_ACQU_01", syntax), 0x00191023: element(0x00191023, "DS", b"2.5", syntax)}
+    texts = [{0x0019109E: element(0x0019109E, "LO", text, syntax)} for text in (b"Head 1", b"Head 2", b"Alonso 3", b"Head 4")]
+    made = agrees((image(n, creator | text, syntax=syntax) for n, text in enumerate(texts)), named_profile("basic+retain-safe-private"))
+    assert [mended for _, mended in made] == [[], [], ["(0019,109E)"], []]
+
+
+def test_of_two_profiles_in_turn_each_seeks_what_it_removes() -> None:
+    """The date of the study, which one of them keeps, stands in another spelling in what differs."""
+    memory = Memory()
+    for number in range(8):
+        file = image(number, {KERNEL: element(KERNEL, "SH", b"4 Sep 21 %d" % number)})
+        profile = named_profile(("basic", "basic+full-dates")[number % 2])
+        mended = outcome(file, CONTEXT, profile, memory)[1]
+        assert mended == outcome(file, CONTEXT, profile)[1] == [["ConvolutionKernel"], []][number % 2]
 
 
 def test_the_words_that_only_one_image_names_go_from_its_descriptions() -> None:

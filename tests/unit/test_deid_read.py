@@ -89,6 +89,14 @@ def test_a_file_meta_without_a_transfer_syntax_is_unreadable(syntax: str) -> Non
     assert refused(file_of(joined(needed()), syntax)).reason == "unreadable"
 
 
+@pytest.mark.parametrize("written", [EXPLICIT, IMPLICIT])
+@pytest.mark.parametrize("syntax", [EXPLICIT, IMPLICIT, BIG_ENDIAN])
+def test_a_file_meta_in_implicit_vr_is_read_as_one_in_explicit_vr(written: str, syntax: str) -> None:
+    meta = element(0x00020010, "UI", syntax.encode() + b"\0", written) + element(0x00020016, "AE", b"CT1", written)
+    instance = read(io.BytesIO(bytes(128) + b"DICM" + meta + joined(needed(), syntax)))
+    assert (instance.transfer_syntax, instance.calling_ae, instance.dataset_offset) == (syntax, "CT1", 132 + len(meta))
+
+
 @pytest.mark.parametrize("tag", sorted(needed()))
 @pytest.mark.parametrize("value", [None, b"", b"Quixano", b"1.2.3\\1.2.4", b"1." + b"2" * 64])
 def test_an_instance_without_its_uids_is_no_instance(tag: int, value: bytes | None) -> None:
