@@ -117,7 +117,7 @@ class Halved(DataSet):
         return self._halves
 
     def once(self, what: str, tags: frozenset[int], given: object, work: Callable[[], T]) -> T:
-        """As it says."""
+        """Remembered with what it has in common with others."""
         if self._halves is None or not self._halves[1].keys().isdisjoint(tags):
             return work()
         return self._halves[0].once(what, given, work)

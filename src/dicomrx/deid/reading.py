@@ -130,11 +130,12 @@ def _parse(stream: BinaryIO, memory: Memory | None = None) -> _Parsed:
     meta = parse(parser, parser.meta_encoding(), _META_GROUP)
     transfer_syntax = meta.once("syntax", _OF_META, None, lambda: _syntax(meta))
     encoding, begin = Encoding.of(transfer_syntax), parser.at
-    if not encoding.deflated:
-        return _Parsed(transfer_syntax, raw_text(meta, _CALLING), parse(parser, encoding), begin, parser.at)
-    stream.seek(begin)
-    inflated = Parser(BytesIO(_inflated(stream)))
-    return _Parsed(transfer_syntax, raw_text(meta, _CALLING), parse(inflated, encoding), begin, stream.tell())
+    if encoding.deflated:
+        stream.seek(begin)
+        dataset, end = parse(Parser(BytesIO(_inflated(stream))), encoding), stream.tell()
+    else:
+        dataset, end = parse(parser, encoding), parser.at
+    return _Parsed(transfer_syntax, raw_text(meta, _CALLING), dataset, begin, end)
 
 
 def _syntax(meta: DataSet) -> str:
