@@ -9,6 +9,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dicomrx.deid import Context, Memory, Profile, check, deidentify, look_again, named_profile, read, write
+from dicomrx.deid.dataset import DataSet
+from dicomrx.deid.structure import Parser
 from dicomrx.errors import Reject
 from tests.unit.deid_files import BIG_ENDIAN, CONTEXT, EXPLICIT, IMPLICIT, PROFILES, bundled, element, file_of, item, joined, needed, tag_of
 from tests.unit.test_deid_fuzz import CREATORS, EXAMPLES, VALUES, any_element
@@ -39,8 +41,33 @@ def outcome(file: bytes, context: Context, profile: Profile, memory: Memory | No
     return made.getvalue(), sorted(mended)
 
 
+def told(file: bytes, memory: Memory | None = None) -> tuple[object, ...]:
+    """What an instance says of itself, and where its data set begins and ends; where it is refused, why."""
+    stream = io.BytesIO(file)
+    try:
+        instance = read(stream, memory)
+    except Reject as refused:
+        return refused.reason, refused.detail
+    uids = instance.sop_class, instance.study_uid, instance.series_uid, instance.sop_uid
+    return uids, instance.identity, instance.transfer_syntax, instance.calling_ae, instance.dataset_offset, stream.tell()
+
+
 def is_known(file: bytes, memory: Memory) -> bool:
-    return read(io.BytesIO(file), memory).dataset.halves is not None
+    """True where it has elements in common with others, which are taken from the memory when it comes again."""
+    return _are_halves_of_one(*(read(io.BytesIO(file), memory).dataset for _ in range(2)))
+
+
+def is_meta_known(file: bytes, memory: Memory) -> bool:
+    def meta() -> DataSet:
+        parser = Parser(io.BytesIO(file))
+        parser.skip(132)
+        return memory.parse(parser, parser.meta_encoding(), 0x0002)
+
+    return _are_halves_of_one(meta(), meta())
+
+
+def _are_halves_of_one(first: DataSet, second: DataSet) -> bool:
+    return first.halves is not None and second.halves is not None and first.halves[0] is second.halves[0]
 
 
 def image(number: int, more: dict[int, bytes] | None = None, without: Iterable[int] = (), syntax: str = EXPLICIT) -> bytes:
@@ -74,10 +101,66 @@ def series(draw: st.DrawFn) -> list[bytes]:
 @settings(max_examples=EXAMPLES, suppress_health_check=list(HealthCheck), deadline=None)
 @given(series(), st.lists(st.tuples(st.sampled_from((CONTEXT, OTHER)), st.sampled_from(PROFILES)), min_size=1, max_size=2))
 def test_whatever_a_series_is_the_same_comes_out_as_without_a_memory(files: list[bytes], given: Sequence[tuple[Context, Profile]]) -> None:
-    memory = Memory()
+    memory, other = Memory(), Memory()
     for number, file in enumerate(files * 2):
         context, profile = given[number % len(given)]
         assert outcome(file, context, profile, memory) == outcome(file, context, profile)
+        assert told(file, other) == told(file)
+
+
+# What may stand in file meta information: by tag, under which VR, which values.
+META = {
+    0x00020000: ("UL", (b"\xb0\0\0\0", b"\0\0\0\0")),
+    0x00020001: ("OB", (b"\0\1",)),
+    0x00020002: ("UI", (b"1.2.840.10008.5.1.4.1.1.2\0", b"1.2.840.10008.5.1.4.1.1.4\0")),
+    0x00020003: ("UI", (b"1.2.3.4.3.17", b"1.2.3.4.3.8\0", b"1.2.3.4.3.9\0", b"")),
+    0x00020010: ("UI", (EXPLICIT.encode() + b"\0", IMPLICIT.encode() + b"\0", BIG_ENDIAN.encode() + b"\0", b"1.2.3\\4.5", b"")),
+    0x00020013: ("SH", (b"ROCINANTE 1",)),
+    0x00020016: ("AE", (b"CT1", b"MR22", b"")),
+    0x00020102: ("OB", (b"\2\0\x10\0UI\2\0", b"\2\0\x16\0AE")),
+}
+
+
+@st.composite
+def metas(draw: st.DrawFn) -> list[bytes]:
+    """File meta of the images of a series: most of it the same, now and then out of order, twice, in implicit VR or followed by zeros."""
+    base = {tag: draw(st.sampled_from(values)) for tag, (_, values) in META.items() if draw(st.integers(0, 9)) or tag == 0x00020010}
+    differing = draw(st.sets(st.sampled_from(sorted(base)), max_size=2))
+    made = []
+    for _ in range(draw(st.integers(3, 6))):
+        values = base | {tag: draw(st.sampled_from(META[tag][1])) for tag in differing}
+        if draw(st.integers(0, 4)) == 0:
+            values.pop(draw(st.sampled_from(sorted(META))), None)
+        order = draw(st.permutations(sorted(values))) if draw(st.integers(0, 9)) == 0 else sorted(values)
+        order += [draw(st.sampled_from(order))] if order and draw(st.integers(0, 9)) == 0 else []
+        meta_syntax = IMPLICIT if draw(st.integers(0, 9)) == 0 else EXPLICIT
+        syntax = values.get(0x00020010, b"").decode().strip("\0")
+        meta = b"".join(element(tag, META[tag][0], values[tag], meta_syntax) for tag in order)
+        meta += bytes(8) if draw(st.integers(0, 19)) == 0 else b""
+        made.append(bytes(128) + b"DICM" + meta + joined(needed() | PATIENT, syntax if syntax in {IMPLICIT, BIG_ENDIAN} else EXPLICIT))
+    return made
+
+
+@settings(max_examples=EXAMPLES, suppress_health_check=list(HealthCheck), deadline=None)
+@given(metas())
+def test_whatever_the_file_meta_is_it_says_the_same_as_without_a_memory(files: list[bytes]) -> None:
+    memory = Memory()
+    for file in files * 2:
+        assert told(file, memory) == told(file)
+
+
+def test_of_the_file_meta_that_is_made_here_most_is_known_so_the_property_says_something() -> None:
+    known: list[bool] = []
+
+    @settings(max_examples=100, suppress_health_check=list(HealthCheck), deadline=None, database=None)
+    @given(metas())
+    def collect(files: list[bytes]) -> None:
+        memory = Memory()
+        accepted = [file for file in files * 2 if len(told(file, memory)) > 2]
+        known.extend(is_meta_known(file, memory) for file in accepted)
+
+    collect()
+    assert sum(known) > len(known) / 2
 
 
 def test_most_of_what_is_made_here_is_known_so_the_property_says_something() -> None:
@@ -115,12 +198,13 @@ def agrees(
     files: Iterable[bytes], profile: Profile = PROFILES[0], contexts: Sequence[Context] = (CONTEXT,)
 ) -> list[tuple[bytes, list[str]]]:
     """What comes out of files read with one memory, each of which is compared with what comes out without."""
-    memory = Memory()
+    memory, other = Memory(), Memory()
     made = []
     for number, file in enumerate(files):
         context = contexts[number % len(contexts)]
         made.append(outcome(file, context, profile, memory))
         assert made[-1] == outcome(file, context, profile), number
+        assert told(file, other) == told(file), number
     return made
 
 
@@ -168,6 +252,9 @@ def test_one_element_more_or_less_or_in_two_places_is_seen(syntax: str) -> None:
     text = element(TEXT, "LT", b"Nothing", syntax)
     twice = image(3, {TEXT: text + element(tag_of("KVP"), "DS", b"120", syntax)}, syntax=syntax)
     odd = [image(2, {TEXT: text}, syntax=syntax), image(2, without=[tag_of("KVP")], syntax=syntax), image(2, syntax=syntax)[:-4], twice]
+    numbered = [{0x00200013: element(0x00200013, "IS", b"%d" % number, syntax)} for number in range(4)]
+    ended = [image(number, {TEXT: text, **numbered[number]}, syntax=syntax) for number in range(3)]
+    assert agrees([*ended, image(3, numbered[3], syntax=syntax) + bytes(16)])[3][0]
     for file in odd:
         made = agrees([image(0, syntax=syntax), image(1, syntax=syntax), file, image(4, syntax=syntax)])
         assert made[3][0]
@@ -211,12 +298,72 @@ def test_what_differs_is_searched_for_what_is_common_and_for_what_differs() -> N
     assert [mended for _, mended in made] == [[], [], ["ConvolutionKernel"], [], ["ConvolutionKernel"], []]
 
 
+@pytest.mark.parametrize("syntax", [EXPLICIT, IMPLICIT])
+def test_what_differs_is_searched_as_an_element_of_its_creator(syntax: str) -> None:
+    creator = {0x00190010: element(0x00190010, "LO", b"GEMS_ACQU_01", syntax), 0x00191023: element(0x00191023, "DS", b"2.5", syntax)}
+    texts = [{0x0019109E: element(0x0019109E, "LO", text, syntax)} for text in (b"Head 1", b"Head 2", b"Alonso 3", b"Head 4")]
+    made = agrees((image(n, creator | text, syntax=syntax) for n, text in enumerate(texts)), named_profile("basic+retain-safe-private"))
+    assert [mended for _, mended in made] == [[], [], ["(0019,109E)"], []]
+
+
+def test_of_two_profiles_in_turn_each_seeks_what_it_removes() -> None:
+    """The date of the study, which one of them keeps, stands in another spelling in what differs."""
+    memory = Memory()
+    for number in range(8):
+        file = image(number, {KERNEL: element(KERNEL, "SH", b"4 Sep 21 %d" % number)})
+        profile = named_profile(("basic", "basic+full-dates")[number % 2])
+        mended = outcome(file, CONTEXT, profile, memory)[1]
+        assert mended == outcome(file, CONTEXT, profile)[1] == [["ConvolutionKernel"], []][number % 2]
+
+
 def test_the_words_that_only_one_image_names_go_from_its_descriptions() -> None:
     study = {tag_of("StudyDescription"): element(tag_of("StudyDescription"), "LO", b"Head Chest axial")}
     made = agrees(
         (image(number, study | accession(word)) for number, word in enumerate(("A", "B", "Chest", "C"))), named_profile("research")
     )
     assert [b"Head axial" in file for file, _ in made] == [False, False, True, False]
+
+
+@pytest.mark.parametrize(
+    ("keyword", "vr"),
+    [
+        ("PatientName", "PN"),
+        ("PatientID", "LO"),
+        ("IssuerOfPatientID", "LO"),
+        ("PatientBirthDate", "DA"),
+        ("StudyInstanceUID", "UI"),
+        ("SOPClassUID", "UI"),
+    ],
+)
+def test_whose_an_image_is_it_says_itself_where_it_differs(keyword: str, vr: str) -> None:
+    """They share a series by mistake."""
+    tag = tag_of(keyword)
+    others = [{tag: element(tag, vr, b"1947092" + end)} for end in (b"3", b"3", b"4", b"3")]
+    assert len({told(file) for file in [image(0, other) for other in others]}) == 2
+    agrees(image(number, other) for number, other in enumerate(others))
+    agrees(image(number, other) for number, other in enumerate((*others[1:], {}, others[0])))
+
+
+@pytest.mark.parametrize(
+    ("keyword", "vr", "value"),
+    [
+        ("BurnedInAnnotation", "CS", b"YES"),
+        ("RecognizableVisualFeatures", "CS", b"YES"),
+        ("ConversionType", "CS", b"DV"),
+        ("Modality", "CS", b"US"),
+        ("ImageType", "CS", b"DERIVED\\SCREEN SAVE"),
+        ("SeriesDescription", "LO", b"Dose Report"),
+        ("SOPClassUID", "UI", b"1.2.840.10008.5.1.4.1.1.7"),
+        ("EncapsulatedDocument", "OB", b"%PDF"),
+    ],
+)
+def test_the_one_image_of_a_series_that_is_a_risk_is_refused(keyword: str, vr: str, value: bytes) -> None:
+    tag = tag_of(keyword)
+    plain = {tag: element(tag, vr, b"1.2.840.10008.5.1.4.1.1.2")} if vr == "UI" else {}
+    risky = {tag: element(tag, vr, value)}
+    for parts in ([plain, plain, risky, plain], [plain, risky, plain, risky], [risky, risky, plain, risky]):
+        made = agrees(image(number, part) for number, part in enumerate(parts))
+        assert [file == b"" for file, _ in made] == [part is risky for part in parts]
 
 
 def test_two_patients_in_turn_get_each_their_own() -> None:
@@ -274,7 +421,7 @@ def test_of_two_kinds_of_image_in_a_series_the_one_that_comes_now_is_known(group
     files = [image(number, many if 4 <= number < 8 else None) for number in range(12)]
     agrees(files)
     memory = Memory()
-    assert [is_known(file, memory) for file in files] == [False, False, True, True] * 2 + [False, True, True, True]
+    assert [is_known(file, memory) for file in files] == [False, True, True, True] * 2 + [True] * 4
 
 
 def test_of_a_header_of_thousands_of_elements_nothing_is_remembered() -> None:

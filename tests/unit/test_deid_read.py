@@ -10,7 +10,7 @@ import pytest
 from pydicom.charset import python_encoding
 
 from dicomrx.deid import Instance, read, values
-from dicomrx.deid.structure import MAX_DEPTH
+from dicomrx.deid.structure import MAX_DEPTH, WINDOW
 from dicomrx.deid.tags import text_of
 from dicomrx.errors import Reject
 from tests.unit.deid_files import (
@@ -87,6 +87,14 @@ def test_what_is_no_dicom_file_is_unreadable(file: bytes) -> None:
 @pytest.mark.parametrize("syntax", ["", "Quixano", "1\\2.840.10008.1.2.1"])
 def test_a_file_meta_without_a_transfer_syntax_is_unreadable(syntax: str) -> None:
     assert refused(file_of(joined(needed()), syntax)).reason == "unreadable"
+
+
+@pytest.mark.parametrize("written", [EXPLICIT, IMPLICIT])
+@pytest.mark.parametrize("syntax", [EXPLICIT, IMPLICIT, BIG_ENDIAN])
+def test_a_file_meta_in_implicit_vr_is_read_as_one_in_explicit_vr(written: str, syntax: str) -> None:
+    meta = element(0x00020010, "UI", syntax.encode() + b"\0", written) + element(0x00020016, "AE", b"CT1", written)
+    instance = read(io.BytesIO(bytes(128) + b"DICM" + meta + joined(needed(), syntax)))
+    assert (instance.transfer_syntax, instance.calling_ae, instance.dataset_offset) == (syntax, "CT1", 132 + len(meta))
 
 
 @pytest.mark.parametrize("tag", sorted(needed()))
@@ -190,12 +198,12 @@ def test_a_deflated_bomb_is_refused_before_it_fills_the_memory(monkeypatch: pyte
 def test_an_error_of_the_machine_is_not_taken_for_a_broken_file() -> None:
     class Disk(io.BytesIO):
         def read(self, size: int | None = -1, /) -> bytes:
-            if self.tell() > 140:
+            if self.tell() >= WINDOW:
                 raise OSError(5, "Input/output error")
             return super().read(size)
 
     with pytest.raises(OSError, match="Input/output") as caught:
-        read(Disk(file_of(joined(needed()) + PIXELS)))
+        read(Disk(file_of(element(0x00080008, "UT", b"A" * WINDOW) + joined(needed()) + PIXELS)))
     assert not isinstance(caught.value, Reject)
 
 

@@ -1,6 +1,5 @@
 """A data set as this program holds it: elements by tag, their values as bytes, or left where they lie where they are big."""
 
-import io
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, BinaryIO, Final, NamedTuple, TypeVar
@@ -71,6 +70,10 @@ class DataSet(dict[int, Element]):
         """Those of its elements that other data sets have in common with it, and the others; None where that is not known."""
         return None
 
+    def once(self, _what: str, _tags: frozenset[int], _given: object, work: Callable[[], T]) -> T:
+        """As `Shared.once`, for what depends on what stands under some tags, and is remembered where nothing of that is its own."""
+        return work()
+
 
 class Shared:
     """Small elements that several data sets have in common, never to be changed, and the latest of what was worked out about them."""
@@ -91,7 +94,7 @@ class Shared:
 
 
 class Halved(DataSet):
-    """A data set that has elements in common with others."""
+    """A data set that has elements in common with others; none of its own is under a tag of these."""
 
     __slots__ = ("_halves",)
 
@@ -113,6 +116,12 @@ class Halved(DataSet):
         """None as soon as an element was changed."""
         return self._halves
 
+    def once(self, what: str, tags: frozenset[int], given: object, work: Callable[[], T]) -> T:
+        """Remembered with what it has in common with others."""
+        if self._halves is None or not self._halves[1].keys().isdisjoint(tags):
+            return work()
+        return self._halves[0].once(what, given, work)
+
     def share(self, shared: Shared) -> None:
         """Have another half in common with others."""
         if self._halves is not None and shared is not self._halves[0]:
@@ -130,11 +139,3 @@ class Output:
     meta: DataSet
     dataset: DataSet
     encoding: Encoding
-
-
-def size_of(stream: BinaryIO) -> int:
-    """Bytes in a stream; its position stays."""
-    here = stream.tell()
-    size = stream.seek(0, io.SEEK_END)
-    stream.seek(here)
-    return size

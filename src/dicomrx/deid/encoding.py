@@ -1,8 +1,7 @@
 """How the data set of a transfer syntax is encoded (PS3.5 section 10 and Annex A)."""
 
-from dataclasses import dataclass
 from functools import lru_cache
-from typing import Final
+from typing import Final, NamedTuple
 
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
@@ -15,8 +14,7 @@ from pydicom.uid import (
 _PRIVATE_IMPLICIT = "1.2.840.113619.5.2"
 
 
-@dataclass(frozen=True, slots=True)
-class Encoding:
+class Encoding(NamedTuple):
     """The four facts about a transfer syntax that reading and writing need; a private one counts as explicit VR little endian."""
 
     implicit: bool
@@ -49,3 +47,5 @@ class Encoding:
 
 # That of file meta information (PS3.10 7.1).
 META: Final = Encoding(implicit=False, little=True, deflated=False, encapsulated=False)
+# What some write in its place.
+IMPLICIT_META: Final = META._replace(implicit=True)

@@ -14,7 +14,7 @@ from dicomrx.deid.encoding import Encoding
 from dicomrx.deid.own_words import own_words
 from dicomrx.deid.private import rule_in
 from dicomrx.deid.profile import BASIC, Profile
-from dicomrx.deid.reading import Instance, charset_of, raw_value
+from dicomrx.deid.reading import CHARSETS, Instance, charset_of, raw_value
 from dicomrx.deid.rules import Rule
 from dicomrx.deid.tags import creator_tag, text_of
 from dicomrx.deid.writing import file_meta, raw
@@ -29,10 +29,11 @@ def deidentify(instance: Instance, context: Context, profile: Profile = BASIC) -
     The instance is left as it was. `context.charset` and `context.own_words` are taken from the instance.
     Raises Reject "malformed" where the pixels could not be read any more without an element that is not what its VR says.
     """
-    engine = _Engine(profile, instance.encoding)
-    words = own_words(instance.dataset, profile) if profile.cleans else frozenset()
-    made = engine.whole(instance.dataset, replace(context, charset=charset_of(instance.dataset, ()), own_words=words))
-    missing = (_ESSENTIAL & instance.dataset.keys()) - made.keys()
+    source = instance.dataset
+    words = own_words(source, profile) if profile.cleans else frozenset()
+    told = source.once("told", CHARSETS, (context, words), lambda: replace(context, charset=charset_of(source, ()), own_words=words))
+    made = _Engine(profile, instance.encoding).whole(source, told)
+    missing = _ESSENTIAL.difference(made).intersection(source)
     if missing:
         raise Reject("malformed", f"not what the VR says: {', '.join(map(text_of, sorted(missing)))}")
     return Output(file_meta(made, instance.transfer_syntax), made, instance.encoding)
@@ -61,7 +62,7 @@ class _Engine:
 
     def _left(self, source: DataSet, part: DataSet, context: Context) -> DataSet:
         """What is left of a part of a data set, or item, in whose character set the context is."""
-        left = (self._element(source, element, context) for element in part.values())
+        left = [self._element(source, element, context) for element in part.values()]
         kept = DataSet((element.tag, element) for element in left if element is not None)
         kept.update(self._creators(source, kept))
         return kept

@@ -1,14 +1,15 @@
 """What the images of a series have in common, so that it is parsed, judged, searched and written once and not with each image."""
 
 from itertools import groupby
-from typing import BinaryIO, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from dicomrx.deid.dataset import Bulk, DataSet, Element, Halved, Shared
 from dicomrx.deid.encoding import Encoding
 from dicomrx.deid.structure import Parser, Run
 from dicomrx.deid.tags import creator_tag
 
-_SERIES: Final = 16
+# Of file meta and of data set.
+_TEMPLATES: Final = 2 * 16
 # Of a longer header nothing is kept, so that a hostile one cannot fill the memory.
 _ELEMENTS: Final = 2048
 _SERIES_UID: Final = 0x0020000E
@@ -19,13 +20,13 @@ _LEANT_ON: Final = frozenset({0x00080005, 0x0040A043})
 class _Template(NamedTuple):
     """What was the same in all instances of a series so far: elements as bytes, joined to runs where they follow each other, and parsed.
 
-    `leans_on` are the tags by which these are judged: those are among them, or in no instance that they are used for.
+    `fixed` are their tags and those by which they are judged: the latter are among them, or in no instance that they are used for.
     """
 
     raw: dict[int, bytes]
     runs: list[Run]
     shared: Shared
-    leans_on: frozenset[int]
+    fixed: frozenset[int]
 
 
 class Memory:
@@ -36,29 +37,31 @@ class Memory:
     """
 
     def __init__(self) -> None:
-        self._templates: dict[tuple[Encoding, bytes], _Template] = {}
+        self._templates: dict[tuple[int | None, Encoding, bytes], _Template] = {}
 
     def clear(self) -> None:
         """Forget all."""
         self._templates.clear()
 
-    def parse(self, stream: BinaryIO, encoding: Encoding) -> DataSet:
-        """As `structure.parse`."""
-        parser = Parser(stream, encoding)
-        series = encoding, parser.guessed(_SERIES_UID)
+    def parse(self, parser: Parser, encoding: Encoding, group: int | None = None) -> DataSet:
+        """As `Parser.parse`."""
+        parser.begin(encoding, group)
+        series = group, encoding, parser.guessed(_SERIES_UID)
         template = self._templates.pop(series, None)  # the latest are last
         own = None if template is None or not template.runs else parser.beside(template.runs)
-        if template is not None and own is not None and own.keys().isdisjoint(template.raw.keys() | template.leans_on):
+        if template is not None and own is not None and own.keys().isdisjoint(template.fixed):
             if len(own) < len(template.raw):
                 self._templates[series] = template
                 return Halved(template.shared, own)
             template = None
         found = parser.top_level()
-        if parser.elements <= _ELEMENTS:
-            self._templates[series] = _template(list(parser.runs()), found, template)
-        if len(self._templates) > _SERIES:
+        if parser.elements > _ELEMENTS:
+            return found
+        made = self._templates[series] = _template(list(parser.runs()), found, template)
+        if len(self._templates) > _TEMPLATES:
             del self._templates[next(iter(self._templates))]
-        return found
+        own = DataSet((tag, element) for tag, element in found.items() if tag not in made.shared.elements)
+        return Halved(made.shared, own) if made.runs and own.keys().isdisjoint(made.fixed) else found
 
 
 def _template(runs: list[Run], found: DataSet, before: _Template | None) -> _Template:
@@ -72,7 +75,7 @@ def _template(runs: list[Run], found: DataSet, before: _Template | None) -> _Tem
         raw,
         [Run(part[0].tag, b"".join(run.raw for run in part)) for part in parts],
         Shared(DataSet((tag, found[tag]) for tag in raw)),
-        frozenset({creator_tag(tag) or tag for tag in raw if tag >> 16 & 1} | _LEANT_ON),
+        frozenset({*raw, *(creator_tag(tag) or tag for tag in raw), *_LEANT_ON}),
     )
 
 

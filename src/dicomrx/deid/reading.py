@@ -9,9 +9,9 @@ from typing import BinaryIO, Final, NamedTuple
 
 from dicomrx.deid import values
 from dicomrx.deid.dataset import Bulk, DataSet, Value
-from dicomrx.deid.encoding import META, Encoding
+from dicomrx.deid.encoding import Encoding
 from dicomrx.deid.memory import Memory
-from dicomrx.deid.structure import parse
+from dicomrx.deid.structure import Parser
 from dicomrx.deid.tags import PIXELS, known_vr
 from dicomrx.errors import Reject
 
@@ -24,6 +24,9 @@ _SYNTAX, _CALLING = 0x00020010, 0x00020016
 _SOP_CLASS, _SOP, _STUDY, _SERIES = 0x00080016, 0x00080018, 0x0020000D, 0x0020000E
 _MODALITY, _NUMBER = 0x00080060, 0x00200013
 _CHARSET, _NAME, _ID, _ISSUER, _BIRTH = 0x00080005, 0x00100010, 0x00100020, 0x00100021, 0x00100030
+CHARSETS: Final = frozenset({_CHARSET})
+_OF_META: Final = frozenset({_SYNTAX})
+_OF_SERIES: Final = frozenset({*CHARSETS, _SOP_CLASS, _STUDY, _SERIES, _NAME, _ID, _ISSUER, _BIRTH})
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -77,17 +80,17 @@ def read(stream: BinaryIO, memory: Memory | None = None) -> Instance:
     missing or malformed).
     The details name tags, never values. Errors of the machine pass through as OSError.
     """
-    meta, dataset, offset = _parse(stream, memory)
-    end = stream.tell()
+    transfer_syntax, calling_ae, dataset, offset, end = _parse(stream, memory)
+    (sop_class, study_uid, series_uid), identity = dataset.once("whose", _OF_SERIES, None, lambda: _whose(dataset))
     instance = Instance(
         dataset=dataset,
-        transfer_syntax=raw_text(meta, _SYNTAX),
-        sop_class=_uid(dataset, _SOP_CLASS),
-        study_uid=_uid(dataset, _STUDY),
-        series_uid=_uid(dataset, _SERIES),
+        transfer_syntax=transfer_syntax,
+        sop_class=sop_class,
+        study_uid=study_uid,
+        series_uid=series_uid,
         sop_uid=_uid(dataset, _SOP),
-        identity=_identity(dataset),
-        calling_ae=raw_text(meta, _CALLING) or None,
+        identity=identity,
+        calling_ae=calling_ae or None,
         dataset_offset=offset,
     )
     stream.seek(end)
@@ -104,24 +107,42 @@ class Outline(NamedTuple):
 def outline(stream: BinaryIO) -> Outline:
     """Read a file without its pixels, however long they are; raises Reject as `read` does, but for UIDs that are missing."""
     stream.seek(0)
-    meta, dataset, _ = _parse(stream)
-    pixels = None if Encoding.of(raw_text(meta, _SYNTAX)).deflated else pixels_of(dataset)
+    transfer_syntax, _, dataset, _, _ = _parse(stream)
+    pixels = None if Encoding.of(transfer_syntax).deflated else pixels_of(dataset)
     return Outline(raw_text(dataset, _SOP), None if pixels is None else pixels.place.start)
 
 
-def _parse(stream: BinaryIO, memory: Memory | None = None) -> tuple[DataSet, DataSet, int]:
-    """File meta, data set, and where that begins in the stream, which then is where it ends."""
-    if stream.read(_PREAMBLE + len(_PREFIX))[_PREAMBLE:] != _PREFIX:
+class _Parsed(NamedTuple):
+    """What the file meta says, the data set, and where that begins and ends in the stream."""
+
+    transfer_syntax: str
+    calling_ae: str
+    dataset: DataSet
+    begin: int
+    end: int
+
+
+def _parse(stream: BinaryIO, memory: Memory | None = None) -> _Parsed:
+    parse = Parser.parse if memory is None else memory.parse
+    parser = Parser(stream)
+    if parser.skip(_PREAMBLE + len(_PREFIX))[_PREAMBLE:] != _PREFIX:
         raise Reject("unreadable", "not a DICOM file: no DICM behind the preamble")
-    meta = parse(stream, META, _META_GROUP)
-    offset = stream.tell()
+    meta = parse(parser, parser.meta_encoding(), _META_GROUP)
+    transfer_syntax = meta.once("syntax", _OF_META, None, lambda: _syntax(meta))
+    encoding, begin = Encoding.of(transfer_syntax), parser.at
+    if encoding.deflated:
+        stream.seek(begin)
+        dataset, end = parse(Parser(BytesIO(_inflated(stream))), encoding), stream.tell()
+    else:
+        dataset, end = parse(parser, encoding), parser.at
+    return _Parsed(transfer_syntax, raw_text(meta, _CALLING), dataset, begin, end)
+
+
+def _syntax(meta: DataSet) -> str:
     transfer_syntax = raw_text(meta, _SYNTAX)
     if not transfer_syntax or not values.is_single_uid(transfer_syntax.encode("latin-1")):
         raise Reject("unreadable", "the file meta names no transfer syntax (0002,0010)")
-    encoding = Encoding.of(transfer_syntax)
-    stream.seek(offset)
-    source = BytesIO(_inflated(stream)) if encoding.deflated else stream
-    return meta, parse(source, encoding) if memory is None else memory.parse(source, encoding), offset
+    return transfer_syntax
 
 
 def raw_value(dataset: DataSet, tag: int) -> bytes:
@@ -153,6 +174,11 @@ def decode(value: bytes, charset: tuple[str, ...]) -> str:
     return " ".join(unicodedata.normalize("NFC", plain).strip("\0 ").split())
 
 
+def _whose(dataset: DataSet) -> tuple[tuple[str, str, str], Identity]:
+    """SOP class, study, series; and the patient."""
+    return (_uid(dataset, _SOP_CLASS), _uid(dataset, _STUDY), _uid(dataset, _SERIES)), _identity(dataset)
+
+
 def _identity(dataset: DataSet) -> Identity:
     charset = charset_of(dataset, ())
     birth_date = decode(raw_value(dataset, _BIRTH), charset)
@@ -172,14 +198,8 @@ def _uid(dataset: DataSet, tag: int) -> str:
     return value.decode("ascii")
 
 
-class Found(NamedTuple):
-    """A value and the data set or item that holds it, with its character set; `vr` is the dictionary's where the wire has none."""
-
-    holder: DataSet
-    tag: int
-    vr: str | None
-    value: Value
-    charset: tuple[str, ...]
+# A value, by the data set or item that holds it and its tag; its VR, the dictionary's where the wire has none; its character set.
+Found = tuple[DataSet, int, str | None, Value, tuple[str, ...]]
 
 
 def walk(
@@ -194,12 +214,15 @@ def walk(
             for item in items:
                 yield from walk(item, charset)
         elif value:
-            yield Found(dataset, tag, vr or known_vr(tag), value, charset)
+            yield dataset, tag, vr or known_vr(tag), value, charset
 
 
 def pixels_of(dataset: DataSet) -> Bulk | None:
     """The value of the pixels, where there are some."""
-    return next((value for tag in PIXELS if tag in dataset and isinstance(value := dataset[tag].value, Bulk)), None)
+    for tag in PIXELS:
+        if tag in dataset and isinstance(value := dataset[tag].value, Bulk):
+            return value
+    return None
 
 
 def _inflated(stream: BinaryIO) -> bytes:

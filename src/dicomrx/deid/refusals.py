@@ -29,6 +29,7 @@ _TESTS: Final[tuple[tuple[int, Callable[[str], bool], str], ...]] = (
     (0x00080008, lambda text: _has_word(text, RISKY_IMAGE_TYPES), "ImageType (0008,0008) is that of a screen or report"),
     (0x0008103E, lambda text: _has_word(text, RISKY_DESCRIPTIONS), "SeriesDescription (0008,103E) is that of a screen or report"),
 )
+_TELLING: Final = frozenset({0x00080016, *(tag for tag, _, _ in _TESTS)})
 
 
 def check(instance: Instance, burned_in: str) -> None:
@@ -37,7 +38,8 @@ def check(instance: Instance, burned_in: str) -> None:
         raise Reject("encapsulated-document", "a document inside an instance cannot be de-identified")
     if burned_in == "pass":
         return
-    for risk in _risks(instance):
+    risk = instance.dataset.once("risk", _TELLING, None, lambda: next(_risks(instance), None))
+    if risk is not None:
         raise Reject("burned-in", risk)
 
 

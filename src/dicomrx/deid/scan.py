@@ -33,6 +33,7 @@ _KEPT: Final = frozenset({*_DATES, "UI"})
 _INNOCENT: Final = frozenset(map(tag_for_keyword, ("Manufacturer", "ManufacturerModelName")))
 # So do codes, but an ID or a date with its digits is none of them.
 _CODES: Final = frozenset(tag_for_keyword(keyword) for keywords in extra_rules.CODES.values() for keyword in keywords)
+_TERMINOLOGY: Final = tuple(root.decode("ascii") for root in extra_rules.TERMINOLOGY_ROOTS)
 # What de-identification itself writes at the top level, in words that are somebody's name.
 _OURS: Final = frozenset(
     tag_for_keyword(keyword)
@@ -297,5 +298,5 @@ class _Gathered:
 
 
 def _names_instance(uid: str) -> bool:
-    public = uid in UID_dictionary or uid.startswith(tuple(root.decode() for root in extra_rules.TERMINOLOGY_ROOTS))
+    public = uid in UID_dictionary or uid.startswith(_TERMINOLOGY)
     return len(uid) >= ID_CHARACTERS and not public

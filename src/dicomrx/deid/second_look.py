@@ -1,6 +1,5 @@
 """What is done about a find of the second look: the dummy in its place, removal where it is private, or no output at all."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from dicomrx.deid.dataset import DataSet, Element, Halved, Output, Shared
@@ -46,15 +45,16 @@ class _Mending:
         (shared, own), (common, rest) = original.halves, output.halves
         known = shared.once("needles", self.profile, lambda: needles_of(shared.elements, shared.elements, self.profile))
         new = needles_of(original, own, self.profile)
-        words = common.once("words", (self, known.charsets), lambda: words_of(self._texts(common.elements, known.charsets)))
-        if new.may_stand_among(words) or self._finds(output, known, rest) or self._finds(output, new, rest):
+        words = common.once("words", (self.profile, known.charsets), lambda: self._words(common.elements, known))
+        others = self._words(output, known, rest)
+        if new.may_stand_among(words) or new.may_stand_among(others) or known.may_stand_among(others):
             return None
         mended, found = common.once("mended", (self, known), lambda: self._mended(common, known))
         output.share(mended)
         return [*found]
 
-    def _texts(self, dataset: DataSet, charsets: frozenset[tuple[str, ...]]) -> Iterator[str]:
-        return (text for place in places(dataset, charsets, self.profile) for text in place.texts)
+    def _words(self, dataset: DataSet, sought: Needles, part: DataSet | None = None) -> frozenset[str]:
+        return words_of(text for place in places(dataset, sought.charsets, self.profile, part=part) for text in place.texts)
 
     def _mended(self, common: Shared, sought: Needles) -> tuple[Shared, list[str]]:
         dataset = DataSet(common.elements)
@@ -76,8 +76,8 @@ class _Mending:
             raise _found(place)
         return [label(place.tag) for place in finds]
 
-    def _finds(self, dataset: DataSet, sought: Needles, part: DataSet | None = None) -> list[Place]:
-        found = places(dataset, sought.charsets, self.profile, part=part)
+    def _finds(self, dataset: DataSet, sought: Needles) -> list[Place]:
+        found = places(dataset, sought.charsets, self.profile)
         return [place for place in found if hit(sought, place, self.pseudonym, self.profile)]
 
 

@@ -3,13 +3,14 @@
 What it lets pass is read wholly; libraries read in part, and silently, what is refused here.
 """
 
+import io
 import re
-import struct
 from collections.abc import Iterable, Iterator
+from struct import Struct
 from typing import BinaryIO, Final, NamedTuple, NoReturn
 
-from dicomrx.deid.dataset import Bulk, DataSet, Element, Value, size_of
-from dicomrx.deid.encoding import Encoding
+from dicomrx.deid.dataset import Bulk, DataSet, Element, Value
+from dicomrx.deid.encoding import IMPLICIT_META, META, Encoding
 from dicomrx.deid.tags import PIXELS, known_vr, text_of
 from dicomrx.errors import Reject
 
@@ -30,15 +31,9 @@ _SHORT: Final = frozenset(
 _VRS: Final = {vr.encode("ascii"): vr for vr in _LONG | _SHORT}
 _UID: Final = re.compile(rb"[0-9.]{1,64}")
 _FRAGMENTED: Final = frozenset({"OB", "OW", "UN"})
-
-
-def parse(stream: BinaryIO, encoding: Encoding, group: int | None = None) -> DataSet:
-    """The data set that begins at the stream's position, which then is where it ends; `group`: the elements of that one alone.
-
-    It ends at the end of the stream, or before padding and bytes behind it. Raises Reject "truncated" where a length leads beyond the
-    end, "unreadable" where the bytes are no data set, both naming tags only.
-    """
-    return Parser(stream, encoding).top_level(group)
+# A header in explicit VR and in implicit VR, a number of four bytes and of two.
+_LITTLE: Final = (Struct("<HH2sH"), Struct("<HHI"), Struct("<I"), Struct("<H"))
+_BIG: Final = (Struct(">HH2sH"), Struct(">HHI"), Struct(">I"), Struct(">H"))
 
 
 # What stands before a value: tag; VR, None where there is none; the same or else the dictionary's; length, and where the value begins.
@@ -53,52 +48,73 @@ class Run(NamedTuple):
 
 
 class Parser:
-    """One run over one stream, through a window on it."""
+    """One run over one stream from where that is, through a window on it; `at` is how far it came, `elements` how many it met."""
 
-    def __init__(self, stream: BinaryIO, encoding: Encoding) -> None:
+    def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream
-        self._start = self._base = stream.tell()
-        self._end = size_of(stream)
-        self._window = self._first = stream.read(WINDOW)
+        self.at = self._base = stream.tell()
+        self._end = stream.seek(0, io.SEEK_END)
+        stream.seek(self.at)
+        self._window = stream.read(WINDOW)
         self._places: list[tuple[int, int, int]] = []
-        self._encoding = encoding
-        order = "<" if encoding.little else ">"
-        self._explicit = struct.Struct(f"{order}HH2sH")
-        self._implicit = struct.Struct(f"{order}HHI")
-        self._long = struct.Struct(f"{order}I")
-        self._short = struct.Struct(f"{order}H")
         self.elements = 0
+        self.begin(META)
 
-    def top_level(self, group: int | None = None) -> DataSet:
+    def parse(self, encoding: Encoding, group: int | None = None) -> DataSet:
+        """The data set that comes next; `group`: the elements of that one alone.
+
+        It ends at the end of the stream, or before padding and bytes behind it. Raises Reject "truncated" where a length leads beyond the
+        end, "unreadable" where the bytes are no data set, both naming tags only.
+        """
+        self.begin(encoding, group)
+        return self.top_level()
+
+    def skip(self, count: int) -> bytes:
+        """So many bytes that come next, or what is left."""
+        skipped = self._peek(self.at, count)
+        self.at += len(skipped)
+        return skipped
+
+    def meta_encoding(self) -> Encoding:
+        """That of file meta information that comes next: some write it in implicit VR."""
+        return IMPLICIT_META if self._turns_implicit(self.at, self._end) else META
+
+    def begin(self, encoding: Encoding, group: int | None = None) -> None:
+        """What comes next is a data set in this encoding, or the elements of one group."""
+        self._encoding = encoding
+        self._explicit, self._implicit, self._long, self._short = _LITTLE if encoding.little else _BIG
+        self._group = None if group is None else self._short.pack(group)
+        self._start, self._first, self._first_base = self.at, self._window, self._base
+
+    def top_level(self) -> DataSet:
         """Element after element, until the end or until what follows is not of the data set any more."""
         found = DataSet()
         self.elements = 0
-        implicit = self._encoding.implicit if group is None else self._turns_implicit(self._start, self._end)
-        self._rest(found, self._start, 0, implicit, group)
+        self._rest(found, self._start, 0)
         return _in_order(found)
 
     def beside(self, runs: Iterable[Run]) -> DataSet | None:
         """The elements between and behind runs that are known, all before the pixels; None where one of these is not in its place."""
         found = DataSet()
         at, last, implicit = self._start, 0, self._encoding.implicit
-        for run in runs:
-            while not self._stands(run.raw, at):
-                if at >= self._end or self._is_behind(at, last):
+        for first, raw in runs:
+            while not self._window.startswith(raw, at - self._base):
+                if self._is_over(at, last):
                     return None
                 last, at = self._element(found, at, self._end, implicit, 0)
-                if last >= run.tag:
+                if last >= first:
                     return None
-            at += len(run.raw)
-        self._rest(found, at, last, implicit)
+            at += len(raw)
+        self._rest(found, at, last)
         return found
 
     def runs(self) -> Iterator[Run]:
         """Each element that `top_level` found before the pixels and in the first window, as long as they go up."""
         last = 0
         for tag, begin, end in self._places:
-            if not last < tag < min(PIXELS) or end > self._start + len(self._first):
+            if not last < tag < min(PIXELS) or end > self._first_base + len(self._first):
                 return
-            yield Run(tag, self._first[begin - self._start : end - self._start])
+            yield Run(tag, self._first[begin - self._first_base : end - self._first_base])
             last = tag
 
     def guessed(self, tag: int) -> bytes:
@@ -107,27 +123,21 @@ class Parser:
         match = _UID.match(self._first, self._first.find(head) + 8)
         return match[0] if match else b""
 
-    def _rest(self, found: DataSet, at: int, last: int, implicit: bool, group: int | None = None) -> None:  # noqa: FBT001 - as in the standard
+    def _rest(self, found: DataSet, at: int, last: int) -> None:
         self._places.clear()
-        while at < self._end and not self._is_behind(at, last):
-            if group is not None and self._peek(at, 2) != self._short.pack(group):
-                break
+        while not self._is_over(at, last):
             begin = at
-            last, at = self._element(found, at, self._end, implicit, 0)
+            last, at = self._element(found, at, self._end, self._encoding.implicit, 0)
             self._places.append((last, begin, at))
-        self._stream.seek(at)
+        self.at = at
 
-    def _stands(self, raw: bytes, at: int) -> bool:
-        """True where these bytes are in the stream at `at`."""
-        if at + len(raw) > self._end:
-            return False
-        return self._window.startswith(raw, self._show(at, len(raw), self._end))
-
-    def _is_behind(self, at: int, last: int) -> bool:
-        """True where the rest is padding of zeros, or lies behind the pixel data and is no element that could follow it."""
+    def _is_over(self, at: int, last: int) -> bool:
+        """True where the group ends, the rest is padding of zeros, or lies behind the pixel data and is no element that could follow it."""
         head = self._peek(at, 8)
+        if self._group is not None:
+            return head[:2] != self._group
         if not head.strip(b"\0"):
-            return self._rest_is_zero(at)
+            return at >= self._end or self._rest_is_zero(at)
         if last < _PIXEL_DATA:
             return False
         if len(head) < 8:  # noqa: PLR2004 - the shortest element
@@ -268,14 +278,15 @@ class Parser:
             raise Reject("truncated", "the data set ends inside an element")
         if index < 0 or index + count > len(self._window):
             self._stream.seek(at)
-            self._window, self._base, index = self._stream.read(WINDOW), at, 0
+            self._window, self._base, index = self._stream.read(max(WINDOW, count)), at, 0
             if len(self._window) < count:
                 raise Reject("truncated", "the file has become shorter")
         return index
 
     def _peek(self, at: int, count: int) -> bytes:
         """So many bytes, or what is left."""
-        count = max(0, min(count, self._end - at))
+        if at + count > self._end:
+            count = max(0, self._end - at)
         index = self._show(at, count, self._end)
         return self._window[index : index + count]
 

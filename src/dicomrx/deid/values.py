@@ -112,7 +112,8 @@ def is_code(value: bytes) -> bool:
 
 def is_uid(value: bytes) -> bool:
     """True for UIDs of PS3.5 9.1; leading zeros, which scanners in use write, are let pass."""
-    return all(_UID.fullmatch(part) and len(part) <= _UID_LIMIT for part in value.split(b"\\"))
+    parts = value.split(b"\\")
+    return all(map(_UID.fullmatch, parts)) and max(map(len, parts)) <= _UID_LIMIT
 
 
 def is_single_uid(value: bytes) -> bool:
@@ -138,7 +139,8 @@ def charset_terms(value: bytes) -> tuple[str, ...]:
 
 def _each(pattern: re.Pattern[bytes], limit: int | None = None) -> Callable[[bytes], bool]:
     def check(value: bytes) -> bool:
-        return all(pattern.fullmatch(part) and (limit is None or len(part) <= limit) for part in value.split(b"\\"))
+        parts = value.split(b"\\")
+        return all(map(pattern.fullmatch, parts)) and (limit is None or max(map(len, parts)) <= limit)
 
     return check
 

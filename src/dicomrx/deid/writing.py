@@ -2,10 +2,13 @@
 
 import struct
 import zlib
+from bisect import bisect
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
+from itertools import pairwise
 from typing import BinaryIO, Final
 
-from dicomrx.deid.dataset import DataSet, Element, Output, Value
+from dicomrx.deid.dataset import DataSet, Element, Halved, Output, Shared, Value
 from dicomrx.deid.encoding import META, Encoding
 from dicomrx.deid.reading import raw_value
 
@@ -28,15 +31,20 @@ def raw(tag: int, vr: str, value: Value, encoding: Encoding, *, undefined: bool 
 
 def file_meta(dataset: DataSet, transfer_syntax: str) -> DataSet:
     """New file meta information, but for its length: nothing of the old one but the transfer syntax."""
+    own = raw(0x00020003, "UI", raw_value(dataset, 0x00080018).strip(b" \0"), META)
+    return Halved(_common_meta(raw_value(dataset, 0x00080016).strip(b" \0"), transfer_syntax), DataSet({own.tag: own}))
+
+
+@lru_cache(maxsize=64)
+def _common_meta(sop_class: bytes, transfer_syntax: str) -> Shared:
     values = (
         (0x00020001, "OB", b"\0\1"),
-        (0x00020002, "UI", raw_value(dataset, 0x00080016).strip(b" \0")),
-        (0x00020003, "UI", raw_value(dataset, 0x00080018).strip(b" \0")),
+        (0x00020002, "UI", sop_class),
         (0x00020010, "UI", transfer_syntax.encode("ascii")),
         (0x00020012, "UI", IMPLEMENTATION_CLASS_UID),
         (0x00020013, "SH", IMPLEMENTATION_VERSION),
     )
-    return DataSet((tag, raw(tag, vr, value, META)) for tag, vr, value in values)
+    return Shared(DataSet((tag, raw(tag, vr, value, META)) for tag, vr, value in values))
 
 
 def write(output: Output, stream: BinaryIO) -> None:
@@ -49,7 +57,7 @@ def parts(output: Output) -> Iterator[Value]:
     """The same in parts: an empty preamble, the file meta, and the data set; small values joined, big ones left where they are."""
     meta = b"".join(_chunks(_encoded(output.meta, META)))
     length = raw(0x00020000, "UL", struct.pack("<I", len(meta)), META)
-    head = [bytes(128) + b"DICM", *_encoded(DataSet({length.tag: length}), META), meta]
+    head = [bytes(128) + b"DICM", *_element(length, META), meta]
     dataset = _encoded(output.dataset, output.encoding)
     if output.encoding.deflated:
         yield from (*head, *_deflated(_chunks(_joined(dataset))))
@@ -84,17 +92,21 @@ def _encoded(dataset: DataSet, encoding: Encoding) -> list[Value]:
     if dataset.halves is None:
         return [value for tag in sorted(dataset) for value in _element(dataset[tag], encoding)]
     shared, own = dataset.halves
+    tags = sorted(own)
+    first, *others = shared.once("runs", (encoding, tags), lambda: _between(shared, tags, encoding))
+    return [first, *(value for tag, run in zip(tags, others, strict=True) for value in (*_element(own[tag], encoding), run))]
+
+
+def _between(shared: Shared, tags: list[int], encoding: Encoding) -> list[bytes]:
+    """What is shared, joined to runs before, between and behind elements of these tags."""
     common = shared.once("encoded", encoding, lambda: _joined_by_tag(shared.elements, encoding))
-    made = common | _by_tag(own, encoding)
-    return [value for tag in sorted(made) for value in made[tag]]
+    order = sorted(common)
+    ends = (0, *(bisect(order, tag) for tag in tags), len(order))
+    return [b"".join(common[tag] for tag in order[begin:end]) for begin, end in pairwise(ends)]
 
 
-def _by_tag(dataset: DataSet, encoding: Encoding) -> dict[int, list[Value]]:
-    return {tag: _element(element, encoding) for tag, element in dataset.items()}
-
-
-def _joined_by_tag(dataset: DataSet, encoding: Encoding) -> dict[int, list[Value]]:
-    return {tag: [b"".join(map(bytes, values))] for tag, values in _by_tag(dataset, encoding).items()}
+def _joined_by_tag(dataset: DataSet, encoding: Encoding) -> dict[int, bytes]:
+    return {tag: b"".join(map(bytes, _element(element, encoding))) for tag, element in dataset.items()}
 
 
 def _element(element: Element, encoding: Encoding) -> list[Value]:
