@@ -116,7 +116,8 @@ def main():
         f"Idle, {chosen.instances:,} files", ("", "percent of a core"), [(name, short(percent)) for name, percent in waiting.items()]
     )
     page.gate(Gate("--help", "times the CPU of a bare Typer program", told["help"][0] / told["bare"][0], 2, 2, at_most=True))
-    page.gate(Gate("status", "s", told["status"][1], 0.4, 0.4, at_most=True))
+    for name in ("status", "status, filled"):
+        page.gate(Gate(name, "s", told[name][1], 0.4, 0.4, at_most=True))
     for name, percent in waiting.items():
         page.gate(Gate(f"{name}, idle", "percent of a core", percent, 1, 1, at_most=True))
     page.judge()
