@@ -1,12 +1,15 @@
 """The stage that de-identifies, run step by step."""
 
+import errno
 import io
+import os
 from pathlib import Path
 
 import pytest
 
 from dicomrx import deid
 from dicomrx.profiles import Profiles
+from dicomrx.spool import spares
 from dicomrx.spool.intake import Intake
 from dicomrx.spool.layout import Spool
 from dicomrx.stages.anonymize import Anonymize
@@ -44,7 +47,9 @@ def test_headers_are_remembered_while_there_is_work_and_no_longer(tmp_path: Path
         assert not is_known()
 
 
-def test_the_files_of_inputs_become_those_of_later_outputs_and_nothing_is_left_in_them(tmp_path: Path) -> None:
+def test_the_files_of_inputs_become_those_of_later_outputs_and_nothing_is_left_in_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     spool = Spool.open(tmp_path / "storage", tmp_path / "zips", make=True)
     intake = Intake(spool)
     long, short = image(1) + b"\x09\x00\x10\x00LO\xe8\x03" + b"IDENTITY" * 125, image(2)
@@ -61,5 +66,32 @@ def test_the_files_of_inputs_become_those_of_later_outputs_and_nothing_is_left_i
         assert inodes[0] in outputs
         assert b"IDENTITY" not in b"".join(path.read_bytes() for path in outputs.values())
         assert list(spool.scratch.path.glob("*.part")) != []
-        assert list(stage.scan()) == []
+        receive(intake, image(3), 1, 3)  # and another process has it
+        monkeypatch.setattr(spares, "_REST_S", 0.0)
+        assert len(list(stage.scan())) == 1
         assert list(spool.scratch.path.glob("*.part")) == []
+
+
+def test_an_output_that_could_not_be_synced_is_not_filed_though_the_same_call_would_succeed_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel tells of a failed write once, and then holds for written what is not: its file may still hold an identity."""
+    spool = Spool.open(tmp_path / "storage", tmp_path / "zips", make=True)
+    intake = Intake(spool)
+    with open_bound(tmp_path / "state", spool) as state:
+        stage = stage_of(spool, state)
+        for number in (1, 2):
+            receive(intake, image(number), 1, number)
+        fsync, told = os.fsync, []
+
+        def tells_once(fd: int) -> None:
+            if not told and os.readlink(f"/proc/self/fd/{fd}").startswith(f"{spool.scratch.path}/"):
+                told.append(fd)
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+            fsync(fd)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "fsync", tells_once)
+            failed = stage.process_all(list(stage.scan()))
+        assert [job.path for job in failed] == list(spool.incoming.iterdir())
+        assert len(failed) == len(list(spool.studies.glob("*/*/*.dcm"))) == 1

@@ -73,7 +73,8 @@ class Anonymize:
         self.watched: Sequence[Path] = (spool.incoming,)
 
     def scan(self) -> Iterator[Job]:
-        """The arrivals, in their order; what others dropped is adopted first. Where there are none, nothing of any patient is kept."""
+        """The arrivals, in their order; what others dropped is adopted first. Where there are none, nobody's header is remembered."""
+        self._spares.tend()
         self._adoption.run()
         job = None
         for name in incoming.backlog(self._spool):
@@ -81,7 +82,6 @@ class Anonymize:
             yield job
         if job is None:
             self._memory.clear()
-            self._spares.clear()
 
     def ready_in(self) -> float | None:
         """What someone dropped becomes ready within seconds."""
