@@ -82,7 +82,8 @@ def test_an_output_that_could_not_be_synced_is_not_filed_though_the_same_call_wo
         stage = stage_of(spool, state)
         for number in (1, 2):
             receive(intake, image(number), 1, number)
-        fsync, told = os.fsync, []
+        fsync = os.fsync
+        told: list[int] = []
 
         def tells_once(fd: int) -> None:
             if not told and os.readlink(f"/proc/self/fd/{fd}").startswith(f"{spool.scratch.path}/"):
