@@ -57,8 +57,8 @@ class Spares:
         try:
             durable.remove_all(self._spool.incoming, [arrival.name for arrival in arrivals], kept)
         except BaseException:
-            self._clear()
             self._made = None  # a full disk may have room for no other name: next time they are removed
+            self._clear()
             raise
 
     def _may_keep(self, arrival: Arrival) -> bool:
