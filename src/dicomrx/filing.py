@@ -54,12 +54,20 @@ class Filing:
     def file(self, made: Sequence[Made]) -> Outcomes:
         """File them, or find that they are duplicates; Reject is a conflict, any other error the machine's."""
         outcomes: Outcomes = {}
-        for some in _rounds(made):
+        synced: list[Made] = []
+        for one in made:
+            try:
+                durable.sync(one.fd)
+            except OSError as error:  # told once: the same call again would succeed, with nothing on the disk
+                outcomes[one.arrival] = error
+            else:
+                synced.append(one)
+        for some in _rounds(synced):
             outcomes |= self._file_all(some)
         return outcomes
 
     def _file_all(self, made: Sequence[Made]) -> Outcomes:
-        """File arrivals of different instances, all together; what cannot be done together is tried one by one."""
+        """File arrivals of different instances, their outputs synced, all together; what cannot be done so is tried one by one."""
         try:
             return self._file(made)
         except Exception as error:  # noqa: BLE001  the caller's to judge
@@ -70,8 +78,6 @@ class Filing:
             return {arrival: outcome for one in made for arrival, outcome in self._file_all([one]).items()}
 
     def _file(self, made: Sequence[Made]) -> Outcomes:
-        for one in made:
-            durable.sync(one.fd)
         by_study: defaultdict[str, list[Made]] = defaultdict(list)
         for one in made:
             by_study[one.original.study].append(one)

@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,14 @@ CALLS = ("link", "linkat", "renameat2", "rename", "fsync", "unlink", "mkdir")
 STRIDE = 1 if os.environ.get("DICOMRX_FULL") == "1" else 9
 
 pytestmark = [pytest.mark.crash, pytest.mark.slow, pytest.mark.needs_tool("strace")]
+
+
+@pytest.fixture(autouse=True)
+def umask() -> Iterator[None]:
+    """The receiver's: else its files would not look like outputs, and none would be used again."""
+    before = os.umask(0o077)
+    yield
+    os.umask(before)
 
 
 def receive(pipeline: Pipeline, source: Path) -> None:
@@ -51,6 +60,7 @@ def test_a_kill_before_any_call_and_a_resend_leave_each_instance_once_and_it_com
     log = tmp_path / "trace"
     assert traced(pipeline, log) == 0
     counts = {call: sum(f" {call}(" in line for line in log.read_text().splitlines()) for call in CALLS}
+    assert counts["rename"] >= len(sources)  # the files of all inputs were kept
     points = [(call, number) for call, count in counts.items() for number in range(1, count + 1)]
     assert len(points) >= 60
     points = points[::stride]

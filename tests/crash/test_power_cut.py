@@ -23,7 +23,7 @@ from dicomrx.spool.sending import Step
 from dicomrx.spool.spares import Spares
 from dicomrx.spool.studies import Study, is_marked, open_studies
 from tests.conftest import REQUIRE_TOOLS, needs_tool
-from tests.spool_rig import HAND, file_one, open_spool
+from tests.spool_rig import HAND, STUDY, file_one, open_spool, receive
 
 pytestmark = [pytest.mark.crash, pytest.mark.slow]
 
@@ -258,3 +258,24 @@ def test_without_fsync_the_cuts_do_find_losses(disk: Disk) -> None:
     finally:
         durable.set_durable(enabled=True)
     assert any(wrong.startswith("lost") for wrong in lost)
+
+
+def test_without_fsync_a_power_cut_leaves_no_identity_under_the_name_of_an_output(disk: Disk) -> None:
+    """Outputs may be lost then; but the names are on the disk before the bytes are."""
+    disk.mount()
+    child = os.fork()
+    if child == 0:
+        with open_spool(disk.point) as spool:
+            spares, intake = Spares(spool), Intake(spool)
+            arrivals = [receive(intake, b"identity" * 1024, 1, number) for number in range(1, 9)]
+            durable.set_durable(enabled=False)
+            for number, arrival in enumerate(arrivals, 1):
+                file_one(spool, arrival, STUDY, f"2.25.{number}", b"output" * 1024, spares)
+            fcntl.ioctl(os.open(disk.point, os.O_RDONLY), SHUTDOWN, struct.pack("I", LOSE_DATA))
+            os._exit(9)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+    disk.unmount()
+    disk.mount()
+    found = [path.read_bytes() for path in disk.point.glob("storage/studies/*/*/*.dcm")]
+    assert found
+    assert b"identity" not in b"".join(found)

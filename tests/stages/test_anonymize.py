@@ -1,6 +1,8 @@
 """The stage that de-identifies, run step by step."""
 
+import errno
 import io
+import os
 from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
@@ -12,7 +14,7 @@ from dicomrx.errors import Taken
 from dicomrx.jobs import Job
 from dicomrx.profiles import Profiles
 from dicomrx.runner import Runner
-from dicomrx.spool import incoming
+from dicomrx.spool import incoming, spares
 from dicomrx.spool.intake import Intake
 from dicomrx.spool.layout import Spool
 from dicomrx.spool.names import Arrival
@@ -51,7 +53,9 @@ def test_headers_are_remembered_while_there_is_work_and_no_longer(tmp_path: Path
         assert not is_known()
 
 
-def test_the_files_of_inputs_become_those_of_later_outputs_and_nothing_is_left_in_them(tmp_path: Path) -> None:
+def test_the_files_of_inputs_become_those_of_later_outputs_and_nothing_is_left_in_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     spool = Spool.open(tmp_path / "storage", tmp_path / "zips", make=True)
     intake = Intake(spool)
     long, short = image(1) + b"\x09\x00\x10\x00LO\xe8\x03" + b"IDENTITY" * 125, image(2)
@@ -68,7 +72,9 @@ def test_the_files_of_inputs_become_those_of_later_outputs_and_nothing_is_left_i
         assert inodes[0] in outputs
         assert b"IDENTITY" not in b"".join(path.read_bytes() for path in outputs.values())
         assert list(spool.scratch.path.glob("*.part")) != []
-        assert list(stage.scan()) == []
+        receive(intake, image(3), 1, 3)  # and another process has it
+        monkeypatch.setattr(spares, "_REST_S", 0.0)
+        assert len(list(stage.scan())) == 1
         assert list(spool.scratch.path.glob("*.part")) == []
 
 
@@ -117,3 +123,29 @@ def test_what_another_holds_for_ever_keeps_nothing_else_from_being_filed(tmp_pat
             theirs.enter_context(incoming.claimed(spool.incoming / arrival.name))
         assert Runner(stage_of(spool, state), spool).once().done == 68
         assert len(incoming.arrivals(spool)) == 32
+
+
+def test_an_output_that_could_not_be_synced_is_not_filed_though_the_same_call_would_succeed_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel tells of a failed write once, and then holds for written what is not: its file may still hold an identity."""
+    spool = Spool.open(tmp_path / "storage", tmp_path / "zips", make=True)
+    intake = Intake(spool)
+    with open_bound(tmp_path / "state", spool) as state:
+        stage = stage_of(spool, state)
+        for number in (1, 2):
+            receive(intake, image(number), 1, number)
+        fsync = os.fsync
+        told: list[int] = []
+
+        def tells_once(fd: int) -> None:
+            if not told and os.readlink(f"/proc/self/fd/{fd}").startswith(f"{spool.scratch.path}/"):
+                told.append(fd)
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+            fsync(fd)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "fsync", tells_once)
+            failed = stage.process_all(list(stage.scan()))
+        assert [job.path for job in failed] == list(spool.incoming.iterdir())
+        assert len(failed) == len(list(spool.studies.glob("*/*/*.dcm"))) == 1

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dicomrx.spool import durable, incoming
+from dicomrx.spool import spares as module
 from dicomrx.spool.intake import Intake
 from dicomrx.spool.layout import Spool
 from dicomrx.spool.ledger import Fate
@@ -118,10 +119,41 @@ def test_no_more_are_kept_than_a_batch_needs(spool: Spool, intake: Intake, spare
     assert kept(spares, spool) == 32
 
 
-def test_cleared_of_them_none_is_left(spool: Spool, intake: Intake, spares: Spares) -> None:
+def test_they_go_unless_one_has_come_just_now(spool: Spool, intake: Intake, spares: Spares, monkeypatch: pytest.MonkeyPatch) -> None:
     finish(spool, spares, receive(intake))
+    spares.tend()
     assert kept(spares, spool) == 1
-    spares.clear()
+    monkeypatch.setattr(module, "_REST_S", 0.0)
+    spares.tend()
+    assert kept(spares, spool) == 0
+
+
+def test_the_oldest_is_used_first(spool: Spool, intake: Intake, spares: Spares) -> None:
+    """Else those below would lie there for as long as there is work."""
+    arrivals = [receive(intake, b"x", 1, number) for number in (1, 2)]
+    oldest = inode_of(spool, arrivals[0])
+    for arrival in arrivals:
+        incoming.finish(spool, {arrival: Fate.FILED}, spares)
+    assert finished(spares, b"output").stat().st_ino == oldest
+
+
+def test_where_nothing_is_synced_none_is_used_for_a_power_cut_could_bring_back_what_was_in_it(
+    spool: Spool, intake: Intake, spares: Spares
+) -> None:
+    arrival = receive(intake)
+    durable.set_durable(enabled=False)
+    try:
+        finish(spool, spares, arrival)
+    finally:
+        durable.set_durable(enabled=True)
+    assert kept(spares, spool) == 0
+
+
+def test_one_that_was_linked_at_the_last_moment_is_not_used(spool: Spool, intake: Intake, spares: Spares, tmp_path: Path) -> None:
+    finish(spool, spares, receive(intake, b"identity"))
+    os.link(spares._paths[0], tmp_path / "backup")
+    finished(spares, b"output").unlink()
+    assert (tmp_path / "backup").read_bytes() == b"identity"
     assert kept(spares, spool) == 0
 
 
@@ -144,19 +176,21 @@ def test_an_input_that_goes_at_the_last_moment_is_no_spare(
 
     monkeypatch.setattr(os, "rename", too_late)
     finish(spool, spares, arrival)
-    assert spares._paths == []
+    assert finished(spares, b"output").read_bytes() == b"output"
 
 
 def test_a_file_is_used_again_only_once_its_name_in_incoming_is_durably_gone(
     spool: Spool, intake: Intake, spares: Spares, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else a power cut could leave the name in `incoming/`, and another's bytes in it."""
-    arrival = receive(intake)
+    arrival, next_one = (receive(intake, b"identity", 1, number) for number in (1, 2))
 
     def fails(_: Path | str) -> None:
         raise OSError
 
     with monkeypatch.context() as patched, pytest.raises(OSError, match=r"^$"):
         patched.setattr(durable, "sync_directory", fails)
-        finish(spool, spares, arrival)
-    assert spares._paths == []
+        incoming.finish(spool, {arrival: Fate.FILED}, spares)
+    assert kept(spares, spool) == 0
+    finish(spool, spares, next_one)  # a full disk lets files be removed, but perhaps not renamed
+    assert kept(spares, spool) == 0

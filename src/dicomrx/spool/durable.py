@@ -40,6 +40,11 @@ def set_durable(*, enabled: bool) -> None:
     _Policy.enabled = enabled
 
 
+def is_durable() -> bool:
+    """Whether it is on."""
+    return _Policy.enabled
+
+
 def sync(fd: int) -> None:
     """Make a file, or the names in a directory, survive a power cut."""
     if _Policy.enabled:

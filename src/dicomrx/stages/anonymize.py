@@ -78,10 +78,11 @@ class Anonymize:
         self.watched: Sequence[Path] = (spool.incoming,)
 
     def scan(self) -> Iterator[Job]:
-        """The arrivals, in their order; what others dropped is adopted first. Where there are none, nothing of any patient is kept.
+        """The arrivals, in their order; what others dropped is adopted first. Where there are none, nobody's header is remembered.
 
         Where another process is at work, it is left a stretch; after a scan in which that happened the next one leaves out nothing.
         """
+        self._spares.tend()
         self._adoption.run()
         self._leaps, self._left_out, self._ahead = not self._left_out, False, 0
         job = None
@@ -94,7 +95,6 @@ class Anonymize:
                 yield job
         if job is None:
             self._memory.clear()
-            self._spares.clear()
 
     def ready_in(self) -> float | None:
         """What was left to others is looked at again at once; what someone dropped becomes ready within seconds."""
