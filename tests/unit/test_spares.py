@@ -168,13 +168,13 @@ def test_an_input_that_goes_at_the_last_moment_is_no_spare(
     spool: Spool, intake: Intake, spares: Spares, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     arrival = receive(intake)
-    real = os.rename
+    real = os.link
 
     def too_late(source: str, target: Path) -> None:
         os.unlink(source)
         real(source, target)
 
-    monkeypatch.setattr(os, "rename", too_late)
+    monkeypatch.setattr(os, "link", too_late)
     finish(spool, spares, arrival)
     assert finished(spares, b"output").read_bytes() == b"output"
 
@@ -192,5 +192,5 @@ def test_a_file_is_used_again_only_once_its_name_in_incoming_is_durably_gone(
         patched.setattr(durable, "sync_directory", fails)
         incoming.finish(spool, {arrival: Fate.FILED}, spares)
     assert kept(spares, spool) == 0
-    finish(spool, spares, next_one)  # a full disk lets files be removed, but perhaps not renamed
+    finish(spool, spares, next_one)  # a full disk lets files be removed, but perhaps not linked
     assert kept(spares, spool) == 0

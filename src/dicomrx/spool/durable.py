@@ -215,13 +215,15 @@ def remove(path: Path) -> None:
 
 
 def remove_all(folder: Path, names: Iterable[str], kept: Mapping[str, Path]) -> None:
-    """The same for many files of a folder, which is synced once, when all are gone; those of some names are `kept`, at another path."""
+    """The same for many files of a folder, which is synced once, when all are gone; those of some names are `kept`, at another path.
+
+    Linked there, as a rename would tell all who watch the folder.
+    """
     for name in names:
         with contextlib.suppress(FileNotFoundError):
             if name in kept:
-                os.rename(f"{folder}/{name}", kept[name])
-            else:
-                os.unlink(f"{folder}/{name}")
+                os.link(f"{folder}/{name}", kept[name])
+            os.unlink(f"{folder}/{name}")
     sync_directory(folder)
 
 
