@@ -13,7 +13,7 @@ from hashlib import sha256
 from anonymizing import turn
 from dicomrx.spool import durable
 
-_BATCH = 32  # as the stage has
+_BATCH = 64  # as the stage has
 _BUFFER = memoryview(bytearray(1 << 20))
 
 

@@ -46,7 +46,7 @@ def traced(pipeline: Pipeline, log: Path, *inject: str) -> int:
     return subprocess.run(command, env=pipeline.env, cwd=pipeline.root, check=False, capture_output=True).returncode
 
 
-@pytest.mark.parametrize(("images", "stride"), [(2, STRIDE), (18, STRIDE * 7)])
+@pytest.mark.parametrize(("images", "stride"), [(2, STRIDE), (33, STRIDE * 14)])
 def test_a_kill_before_any_call_and_a_resend_leave_each_instance_once_and_it_comes_back(
     pipeline: Pipeline, tmp_path: Path, images: int, stride: int
 ) -> None:

@@ -101,17 +101,17 @@ def test_who_finds_another_at_work_leaves_it_a_stretch_and_looks_at_that_again(t
     spool = Spool.open(tmp_path / "storage", tmp_path / "zips", make=True)
     arrivals = backlog(spool, 300)
     with open_bound(tmp_path / "state", spool) as state, ExitStack() as theirs:
-        for arrival in arrivals[:32]:
+        for arrival in arrivals[: Anonymize.batch]:
             theirs.enter_context(incoming.claimed(spool.incoming / arrival.name))
         stage = stage_of(spool, state)
         jobs = iter(stage.scan())
-        first = [next(jobs) for _ in range(32)]
+        first = [next(jobs) for _ in range(Anonymize.batch)]
         assert {type(error) for error in stage.process_all(first).values()} == {Taken}
         assert numbers(jobs) == list(range(257, 301))
         assert stage.ready_in() == 0
         jobs = iter(stage.scan())
-        stage.process_all([next(jobs) for _ in range(32)])
-        assert numbers(jobs) == list(range(33, 301))
+        stage.process_all([next(jobs) for _ in range(Anonymize.batch)])
+        assert numbers(jobs) == list(range(Anonymize.batch + 1, 301))
         assert stage.ready_in() is None
 
 
@@ -119,10 +119,10 @@ def test_what_another_holds_for_ever_keeps_nothing_else_from_being_filed(tmp_pat
     spool = Spool.open(tmp_path / "storage", tmp_path / "zips", make=True)
     arrivals = backlog(spool, 100)
     with open_bound(tmp_path / "state", spool) as state, ExitStack() as theirs:
-        for arrival in arrivals[:32]:
+        for arrival in arrivals[: Anonymize.batch]:
             theirs.enter_context(incoming.claimed(spool.incoming / arrival.name))
-        assert Runner(stage_of(spool, state), spool).once().done == 68
-        assert len(incoming.arrivals(spool)) == 32
+        assert Runner(stage_of(spool, state), spool).once().done == 100 - Anonymize.batch
+        assert len(incoming.arrivals(spool)) == Anonymize.batch
 
 
 def test_an_output_that_could_not_be_synced_is_not_filed_though_the_same_call_would_succeed_again(

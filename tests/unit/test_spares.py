@@ -114,9 +114,9 @@ def test_large_files_are_not_kept(spool: Spool, intake: Intake, spares: Spares) 
 
 
 def test_no_more_are_kept_than_a_batch_needs(spool: Spool, intake: Intake, spares: Spares) -> None:
-    for first in (0, 20):
-        finish(spool, spares, *[receive(intake, b"x", 1, first + number) for number in range(1, 21)])
-    assert kept(spares, spool) == 32
+    for first in (0, 40):
+        finish(spool, spares, *[receive(intake, b"x", 1, first + number) for number in range(1, 41)])
+    assert kept(spares, spool) == 64
 
 
 def test_they_go_unless_one_has_come_just_now(spool: Spool, intake: Intake, spares: Spares, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,7 @@ from dicomrx.spool.names import Arrival
 
 # Of a larger one its inode is the least that it costs; so many are a batch.
 _SIZE: Final = 1 << 20
-_MOST: Final = 32
+_MOST: Final = 64
 _REST_S: Final = 1.0
 
 
