@@ -12,6 +12,8 @@ from hypothesis import settings
 
 if TYPE_CHECKING:  # a copy of this file alone must work too
     from dicomrx.demo.api_server import DemoApi
+    from dicomrx.spool.intake import Intake
+    from dicomrx.spool.layout import Spool
     from tests.acceptance.pipeline import Pipeline
 
 # Two cores are shared by all the tests: how long one example took says nothing. What CI sets (no random seed) stays.
@@ -65,6 +67,24 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         yield disk
     finally:
         subprocess.run(["umount", "-l", disk], check=True)
+
+
+@pytest.fixture
+def spool(tmp_path: Path) -> "Iterator[Spool]":
+    from tests.spool_rig import open_spool
+
+    with open_spool(tmp_path) as spool:
+        yield spool
+
+
+@pytest.fixture
+def intake(spool: "Spool") -> "Iterator[Intake]":
+    """A receiver's side of the spool, stopped at the end."""
+    from dicomrx.spool.intake import Intake
+
+    intake = Intake(spool)
+    yield intake
+    intake.stop(cut=False)
 
 
 @pytest.fixture

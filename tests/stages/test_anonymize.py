@@ -3,8 +3,8 @@
 import errno
 import io
 import os
-from collections.abc import Iterable
-from contextlib import ExitStack
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -93,17 +93,23 @@ def backlog(spool: Spool, count: int) -> list[Arrival]:
     return [receive(intake, image(number), 1, number) for number in range(1, count + 1)]
 
 
+@contextmanager
+def beside_another(tmp_path: Path, count: int) -> Iterator[tuple[Spool, Anonymize]]:
+    """A stage at a backlog of so many, the first batch of which another has in hand for ever."""
+    spool = Spool.open(tmp_path / "storage", tmp_path / "zips", make=True)
+    arrivals = backlog(spool, count)
+    with open_bound(tmp_path / "state", spool) as state, ExitStack() as theirs:
+        for arrival in arrivals[: Anonymize.batch]:
+            theirs.enter_context(incoming.claimed(spool.incoming / arrival.name))
+        yield spool, stage_of(spool, state)
+
+
 def numbers(jobs: Iterable[Job]) -> list[int]:
     return [arrival.number for job in jobs if (arrival := Arrival.parse(job.name))]
 
 
 def test_who_finds_another_at_work_leaves_it_a_stretch_and_looks_at_that_again(tmp_path: Path) -> None:
-    spool = Spool.open(tmp_path / "storage", tmp_path / "zips", make=True)
-    arrivals = backlog(spool, 300)
-    with open_bound(tmp_path / "state", spool) as state, ExitStack() as theirs:
-        for arrival in arrivals[: Anonymize.batch]:
-            theirs.enter_context(incoming.claimed(spool.incoming / arrival.name))
-        stage = stage_of(spool, state)
+    with beside_another(tmp_path, 300) as (_, stage):
         jobs = iter(stage.scan())
         first = [next(jobs) for _ in range(Anonymize.batch)]
         assert {type(error) for error in stage.process_all(first).values()} == {Taken}
@@ -116,12 +122,8 @@ def test_who_finds_another_at_work_leaves_it_a_stretch_and_looks_at_that_again(t
 
 
 def test_what_another_holds_for_ever_keeps_nothing_else_from_being_filed(tmp_path: Path) -> None:
-    spool = Spool.open(tmp_path / "storage", tmp_path / "zips", make=True)
-    arrivals = backlog(spool, 100)
-    with open_bound(tmp_path / "state", spool) as state, ExitStack() as theirs:
-        for arrival in arrivals[: Anonymize.batch]:
-            theirs.enter_context(incoming.claimed(spool.incoming / arrival.name))
-        assert Runner(stage_of(spool, state), spool).once().done == 100 - Anonymize.batch
+    with beside_another(tmp_path, 100) as (spool, stage):
+        assert Runner(stage, spool).once().done == 100 - Anonymize.batch
         assert len(incoming.arrivals(spool)) == Anonymize.batch
 
 

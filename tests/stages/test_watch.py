@@ -1,5 +1,4 @@
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,19 +16,6 @@ from tests.spool_rig import OTHER_STUDY, SECOND, SERIES, STUDY, advance, die, dr
 
 QUIET_S = 60.0
 RULES = Rules(QUIET_S)
-
-
-@pytest.fixture
-def spool(tmp_path: Path) -> Iterator[Spool]:
-    with open_spool(tmp_path) as spool:
-        yield spool
-
-
-@pytest.fixture
-def intake(spool: Spool) -> Iterator[Intake]:
-    intake = Intake(spool)
-    yield intake
-    intake.stop(cut=False)
 
 
 def watch(spool: Spool, rules: Rules = RULES) -> Tally:

@@ -1,4 +1,3 @@
-from collections.abc import Iterator
 from pathlib import Path
 
 import hypothesis.strategies as st
@@ -18,19 +17,6 @@ from tests.spool_rig import INSTANCE, SECOND, SERIES, STUDY, die, filed, open_sp
 THIRD = "2.25.3"
 RULES = Rules(60, {"PACS": 600, "FAST": 5}, {"MR": 300, "CR": 10})
 LONGEST = 600
-
-
-@pytest.fixture
-def spool(tmp_path: Path) -> Iterator[Spool]:
-    with open_spool(tmp_path) as spool:
-        yield spool
-
-
-@pytest.fixture
-def intake(spool: Spool) -> Iterator[Intake]:
-    intake = Intake(spool)
-    yield intake
-    intake.stop(cut=False)
 
 
 def seen_and_filed(spool: Spool, instance: str = INSTANCE, number: int | str = 1, **told: object) -> Path:

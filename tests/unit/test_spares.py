@@ -1,7 +1,6 @@
 """Files that are used again: nothing of what was in them is left, and only such are used as nobody else can have a hand on."""
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,19 +15,6 @@ from dicomrx.spool.ledger import Fate
 from dicomrx.spool.names import Arrival
 from dicomrx.spool.spares import Spares
 from tests.spool_rig import drop, finished, names, open_spool, receive
-
-
-@pytest.fixture
-def spool(tmp_path: Path) -> Iterator[Spool]:
-    with open_spool(tmp_path) as spool:
-        yield spool
-
-
-@pytest.fixture
-def intake(spool: Spool) -> Iterator[Intake]:
-    intake = Intake(spool)
-    yield intake
-    intake.stop(cut=False)
 
 
 @pytest.fixture

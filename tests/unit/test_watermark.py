@@ -1,6 +1,5 @@
 import errno
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,19 +13,6 @@ from dicomrx.spool.watermark import horizon
 from tests.spool_rig import NS, advance, die, drop, file_one, open_spool, receive
 
 QUIET = 60 * NS
-
-
-@pytest.fixture
-def spool(tmp_path: Path) -> Iterator[Spool]:
-    with open_spool(tmp_path) as spool:
-        yield spool
-
-
-@pytest.fixture
-def intake(spool: Spool) -> Iterator[Intake]:
-    intake = Intake(spool)
-    yield intake
-    intake.stop(cut=False)
 
 
 def test_with_nothing_on_its_way_the_watermark_is_now(spool: Spool) -> None:

@@ -33,19 +33,6 @@ from tests.spool_rig import (
 RULES = Rules(60)
 
 
-@pytest.fixture
-def spool(tmp_path: Path) -> Iterator[Spool]:
-    with open_spool(tmp_path) as spool:
-        yield spool
-
-
-@pytest.fixture
-def intake(spool: Spool) -> Iterator[Intake]:
-    intake = Intake(spool)
-    yield intake
-    intake.stop(cut=False)
-
-
 @pytest.fixture(autouse=True)
 def running(spool: Spool) -> Iterator[None]:
     """The daemons of every stage, so that none of them is what is waited for."""

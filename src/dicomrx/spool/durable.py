@@ -68,7 +68,7 @@ def sync_directory(path: Path | str) -> None:
         os.close(fd)
 
 
-def sync_names(*paths: Path) -> None:
+def sync_names(*paths: Path | str) -> None:
     """The same for several directories, the deepest first."""
     for path in paths:
         sync_directory(path)
@@ -133,7 +133,7 @@ def link_all(pairs: Iterable[tuple[Path, Path | str]]) -> None:
     for source, target in pairs:
         os.link(source, target, follow_symlinks=False)
         parents.append(os.path.dirname(target))
-    sync_names(*map(Path, dict.fromkeys(parents)))
+    sync_names(*dict.fromkeys(parents))
 
 
 def publish(data: bytes, target: Path, scratch: "RunDirectory") -> None:

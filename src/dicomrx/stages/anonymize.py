@@ -74,8 +74,7 @@ class Anonymize:
         self._filing = Filing(spool, state.vault, self._spares)
         self._adoption = incoming.Adoption(spool)
         self._memory = deid.Memory()
-        self._leaps = True
-        self._left_out = False
+        self._left_out = False  # by the latest scan
         self._ahead = 0  # as many arrivals are another's
         self._patients: dict[tuple[deid.Identity, str, str | None], Patient] = {}
         self.watched: Sequence[Path] = (spool.incoming,)
@@ -87,11 +86,11 @@ class Anonymize:
         """
         self._spares.tend()
         self._adoption.run()
-        self._leaps, self._left_out, self._ahead = not self._left_out, False, 0
+        leaps, self._left_out, self._ahead = not self._left_out, False, 0
         job = None
         for name in incoming.backlog(self._spool):
             job = Job(self._spool.incoming, name)
-            if self._ahead:
+            if self._ahead and leaps:
                 self._ahead -= 1
                 self._left_out = True
             else:
@@ -121,7 +120,7 @@ class Anonymize:
             for job in jobs:  # all of them first: another process finds its own batch behind this one, and not between
                 with _noting(failed, job):
                     claimed.append(_claim(job, held))
-            if self._leaps and not claimed and len(jobs) == _BATCH:
+            if not claimed and len(jobs) == _BATCH:
                 self._ahead = _STRETCH - _BATCH
             for taken in claimed:
                 with _noting(failed, taken.job):
