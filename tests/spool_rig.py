@@ -69,7 +69,7 @@ def finished(spares: Spares, data: bytes) -> Path:
     part, fd = spares.open()
     durable.write_all(fd, data)
     durable.end_here(fd)
-    durable.sync(fd)
+    assert durable.sync_all([fd]) == [None]
     os.close(fd)
     return part
 

@@ -55,13 +55,11 @@ class Filing:
         """File them, or find that they are duplicates; Reject is a conflict, any other error the machine's."""
         outcomes: Outcomes = {}
         synced: list[Made] = []
-        for one in made:
-            try:
-                durable.sync(one.fd)
-            except OSError as error:  # told once: the same call again would succeed, with nothing on the disk
-                outcomes[one.arrival] = error
-            else:
+        for one, error in zip(made, durable.sync_all([one.fd for one in made]), strict=True):
+            if error is None:
                 synced.append(one)
+            else:
+                outcomes[one.arrival] = error
         for some in _rounds(synced):
             outcomes |= self._file_all(some)
         return outcomes

@@ -14,7 +14,7 @@ from dicomrx.spool.layout import Spool
 from tests import factories
 from tests.acceptance.pipeline import Pipeline, dataset_sha256
 
-CALLS = ("link", "linkat", "renameat2", "rename", "fsync", "unlink", "mkdir")
+CALLS = ("link", "linkat", "renameat2", "rename", "fsync", "io_submit", "io_getevents", "unlink", "mkdir")
 STRIDE = 1 if os.environ.get("DICOMRX_FULL") == "1" else 9
 
 pytestmark = [pytest.mark.crash, pytest.mark.slow, pytest.mark.needs_tool("strace")]

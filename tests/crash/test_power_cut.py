@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from dicomrx.spool import durable, incoming, outbox
+from dicomrx.spool import aio, durable, incoming, outbox
 from dicomrx.spool.intake import Intake
 from dicomrx.spool.layout import MANIFEST, RECEIPT, Spool, read_json
 from dicomrx.spool.outbox import Outgoing, frozen_studies
@@ -78,6 +78,8 @@ class Cutter:
         for name in ("fsync", "link", "unlink", "mkdir", "rmdir", "rename", "utime", "write", "ftruncate"):
             setattr(os, name, self._counting(getattr(os, name)))
         durable._libc = self  # type: ignore[assignment]
+        aio._queue.cache_clear()  # made before the fork, it is the parent's
+        aio.fsync = self._counting(aio.fsync)
         self._renameat2 = ctypes.CDLL(None, use_errno=True).renameat2
 
     def renameat2(self, *arguments: object) -> int:

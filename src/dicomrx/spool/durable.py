@@ -15,6 +15,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from dicomrx.spool import aio
+
 if TYPE_CHECKING:
     from dicomrx.spool.runs import RunDirectory
 
@@ -49,6 +51,26 @@ def sync(fd: int) -> None:
     """Make a file, or the names in a directory, survive a power cut."""
     if _Policy.enabled:
         os.fsync(fd)
+
+
+def sync_all(fds: Sequence[int]) -> list[OSError | None]:
+    """The same for many files, whose waits for the disk fall together: what kept each from it, or None.
+
+    An error is told once: the same call again would succeed, with nothing on the disk.
+    """
+    if not _Policy.enabled:
+        return [None] * len(fds)
+    outcomes: list[OSError | None] = []
+    while some := aio.fsync(fds[len(outcomes) :]):
+        outcomes += some
+    for fd in fds[len(outcomes) :]:
+        try:
+            os.fsync(fd)
+        except OSError as error:
+            outcomes.append(error)
+        else:
+            outcomes.append(None)
+    return outcomes
 
 
 def begin_sync(fd: int) -> None:
