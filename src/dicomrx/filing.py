@@ -85,9 +85,9 @@ class Filing:
             for uid, some in by_study.items():
                 self._place(studies[uid], some, fates)
             incoming.finish(self._spool, fates, self._spares)
-        for one in made:
-            if one.arrival in fates:
-                log.info("%s: %s in study %s", one.arrival.id, fates[one.arrival], one.original.study)
+        for uid, some in by_study.items():
+            for fate, count in Counter(fates[one.arrival] for one in some if one.arrival in fates).items():
+                log.info("%s: %d %s", uid, count, fate)
         return outcomes
 
     def _decide_all(self, studies: Mapping[str, Study], made: Sequence[Made]) -> Outcomes:

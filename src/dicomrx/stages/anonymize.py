@@ -3,6 +3,7 @@
 import gc
 import logging
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -76,6 +77,7 @@ class Anonymize:
         self._memory = deid.Memory()
         self._left_out = False  # by the latest scan
         self._ahead = 0  # as many arrivals are another's
+        self._dummies: Counter[tuple[str, str]] = Counter()  # of a batch: in how many images of a study, where
         self._patients: dict[tuple[deid.Identity, str, str | None], Patient] = {}
         self.watched: Sequence[Path] = (spool.incoming,)
 
@@ -129,6 +131,9 @@ class Anonymize:
                 with _noting(failed, one.job), self._refusing(one.source):
                     made.append(one.made(written()))
             outcomes = self._filing.file(made)
+        for (study, places), count in self._dummies.items():
+            log.warning("%s: the second look put dummies in %s of %d images", study, places, count)
+        self._dummies.clear()
         return failed | {one.job: error for one in begun if isinstance(error := outcomes.get(one.source.arrival), Exception)}
 
     def _begin(self, claimed: "_Claimed", held: ExitStack) -> "_Begun":
@@ -154,7 +159,7 @@ class Anonymize:
         output = deid.deidentify(instance, context, profile)
         found = deid.look_again(instance, output, patient.pseudonym, profile)
         if found:
-            log.warning("%s: the second look put dummies in %s", source.arrival.id, ", ".join(sorted(set(found))))
+            self._dummies[source.names.study, ", ".join(sorted(set(found)))] += 1
         return partial(
             Original,
             study=source.names.study,
