@@ -366,6 +366,23 @@ def test_without_its_index_the_vault_loses_nothing(copy: Path) -> None:
             assert [restored(state, f"2.25.{number}") for number in (1, 2, 3)] == [[content(number, 100 * number)] for number in (1, 2, 3)]
 
 
+def test_what_another_process_has_written_to_the_index_is_not_written_again(tmp_path: Path) -> None:
+    """Each worker reads the records of all the others: to write them, too, would cost the more, the more there are."""
+    with State.open(tmp_path / "state", create=True) as beside:
+        with State.open(tmp_path / "state", create=True) as state:
+            for number in range(20):
+                put(state, original(state.patient(who("one")), f"2.25.{number}"), io.BytesIO(b"original"))
+            assert len(beside.vault.find("2.25.7")) == 1
+        put(beside, original(beside.patient(who("one")), "2.25.20"), io.BytesIO(b"original"))
+        statements: list[str] = []
+        index = beside.vault._index._database
+        assert index is not None
+        index.set_trace_callback(statements.append)
+    assert sum(statement.startswith("INSERT OR REPLACE INTO records") for statement in statements) == 1
+    with State.open(tmp_path / "state", create=True) as state:
+        assert [len(state.vault.find(f"2.25.{number}")) for number in range(21)] == [1] * 21
+
+
 def test_a_reader_makes_no_index(copy: Path) -> None:
     index = copy / "vault" / "index.sqlite"
     index.unlink()

@@ -146,11 +146,12 @@ class Index:
     def _flush(self) -> None:
         if self._database is None:
             return
-        locations = [location for found in self._fresh.values() for location in found]
-        rows = [(one.segment, one.start, one.end, one.header["instance"], json.dumps(one.header)) for one in locations]
         ends = [(segment, end, segment in self._sealed) for segment, end in self._unsaved.items()]
         with database.explained(self._path, _REMEDY), self._database as connection:
             connection.execute("BEGIN IMMEDIATE")
+            saved = dict(connection.execute("SELECT segment, finish FROM progress"))  # others read the same records, and save them
+            new = [one for found in self._fresh.values() for one in found if one.end > saved.get(one.segment, 0)]
+            rows = [(one.segment, one.start, one.end, one.header["instance"], json.dumps(one.header)) for one in new]
             connection.executemany("INSERT OR REPLACE INTO records VALUES (?, ?, ?, ?, ?)", rows)
             connection.executemany(
                 "INSERT INTO progress VALUES (?, ?, ?) ON CONFLICT (segment) DO UPDATE SET"
