@@ -42,12 +42,13 @@ def die_with_parent(*, at_once: bool = False) -> None:
 class Child:
     """One command line of ours, run as a child process, again and again.
 
-    `connect` makes what it gets as its standard input, anew at each start; it keeps the descriptors in `keep` open while it lives.
+    `connect` makes what it gets as its standard input, anew at each start, and is told how to kill it; it keeps the descriptors in `keep`
+    open while it lives.
     """
 
     arguments: Sequence[str]
     environment: Mapping[str, str] = field(repr=False)
-    connect: Callable[[], socket.socket] | None = None
+    connect: Callable[[Callable[[], None]], socket.socket] | None = None
     keep: Sequence[int] = ()
     process: subprocess.Popen[bytes] | None = None
     first_started: float = 0.0
@@ -60,6 +61,12 @@ class Child:
     def title(self) -> str:
         """What logs call it."""
         return " ".join(self.arguments)
+
+    def kill(self) -> None:
+        """End it at once, wherever it hangs; it is started again as one that has died."""
+        process = self.process
+        if process is not None:
+            process.kill()
 
 
 class Supervisor:
@@ -126,7 +133,7 @@ class Supervisor:
         command = [sys.executable, "-m", "dicomrx", *child.arguments]
         try:
             with contextlib.ExitStack() as ends:
-                end = ends.enter_context(child.connect()).fileno() if child.connect else None
+                end = ends.enter_context(child.connect(child.kill)).fileno() if child.connect else None
                 child.process = subprocess.Popen(command, env=environment, stdin=end, pass_fds=child.keep)  # noqa: S603  our own program
         except (OSError, RuntimeError) as error:  # this one for a thread
             msg = f"{child.title} cannot be started ({error})"

@@ -5,7 +5,7 @@ import os
 import resource
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -24,7 +24,7 @@ def no_descriptors() -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-def no_thread() -> socket.socket:
+def no_thread(_kill: Callable[[], None]) -> socket.socket:
     msg = "can't start new thread"
     raise RuntimeError(msg)
 
