@@ -83,7 +83,7 @@ def file_one(
     spares: Spares | None = None,
 ) -> Fate | None:
     """What anonymize does with an arrival, with `data` as its output."""
-    spares = spares or Spares(spool)
+    spares = spares or Spares(spool, 4)
     with incoming.claimed(spool.incoming / arrival.name) as file:
         if file is None:
             return None
@@ -102,7 +102,7 @@ def file_one(
 
 def filed(spool: Spool, study: str = STUDY, instance: str = INSTANCE, data: bytes = b"output") -> Path:
     """An instance in a study, as if it had arrived now."""
-    part = finished(Spares(spool), data)
+    part = finished(Spares(spool, 4), data)
     with Study.locked(spool, study) as held:
         held.file({(SERIES, instance): part}, spool.now())
         path = held.folder / SERIES / f"{instance}.dcm"

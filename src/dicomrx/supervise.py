@@ -14,6 +14,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from dicomrx.errors import TryAgainError
+
 log = logging.getLogger(__name__)
 
 PARENT: Final = "DICOMRX_PARENT_PID"
@@ -40,12 +42,13 @@ def die_with_parent(*, at_once: bool = False) -> None:
 class Child:
     """One command line of ours, run as a child process, again and again.
 
-    `connect` makes what it gets as its standard input, anew at each start; it keeps the descriptors in `keep` open while it lives.
+    `connect` makes what it gets as its standard input, anew at each start, and is told how to kill it; it keeps the descriptors in `keep`
+    open while it lives.
     """
 
     arguments: Sequence[str]
     environment: Mapping[str, str] = field(repr=False)
-    connect: Callable[[], socket.socket] | None = None
+    connect: Callable[[Callable[[], None]], socket.socket] | None = None
     keep: Sequence[int] = ()
     process: subprocess.Popen[bytes] | None = None
     first_started: float = 0.0
@@ -58,6 +61,12 @@ class Child:
     def title(self) -> str:
         """What logs call it."""
         return " ".join(self.arguments)
+
+    def kill(self) -> None:
+        """End it at once, wherever it hangs; it is started again as one that has died."""
+        process = self.process
+        if process is not None:
+            process.kill()
 
 
 class Supervisor:
@@ -82,7 +91,10 @@ class Supervisor:
         return code
 
     def once(self) -> int:
-        """Run the children one after another, whatever each ends with; returns the gravest exit code, 0 after `stop`."""
+        """Run the children one after another, whatever each ends with; returns the gravest exit code, 0 after `stop`.
+
+        Raises TryAgainError where one cannot be started.
+        """
         codes = []
         for child in self._children:
             self._start(child)
@@ -96,7 +108,10 @@ class Supervisor:
     def _tend(self, child: Child) -> int:
         if child.process is None:
             if time.monotonic() >= child.due:
-                self._start(child)
+                try:
+                    self._start(child)
+                except TryAgainError as error:
+                    _back_off(child, str(error))
             return 0
         code = child.process.poll()
         if code is None:
@@ -108,18 +123,21 @@ class Supervisor:
         if code in _FATAL or (not child.had_its_place and now - child.first_started > GRACE_S):
             log.error("%s ended with %d: no restart can help", child.title, code)
             return code
-        child.failures = 1 if was_well else child.failures + 1
-        pause = _BACKOFF_S[min(child.failures, len(_BACKOFF_S)) - 1]
-        child.due = now + pause
-        log.warning("%s ended (%s): starting it again in %g s", child.title, _how(code), pause)
+        child.failures = 0 if was_well else child.failures
+        _back_off(child, f"{child.title} ended ({_how(code)})")
         return 0
 
     def _start(self, child: Child) -> None:
+        """Raises TryAgainError where the machine has no process, descriptor or thread left for it."""
         environment = {**child.environment, PARENT: str(os.getpid())}
         command = [sys.executable, "-m", "dicomrx", *child.arguments]
-        with contextlib.ExitStack() as ends:
-            end = ends.enter_context(child.connect()).fileno() if child.connect else None
-            child.process = subprocess.Popen(command, env=environment, stdin=end, pass_fds=child.keep)  # noqa: S603  our own program
+        try:
+            with contextlib.ExitStack() as ends:
+                end = ends.enter_context(child.connect(child.kill)).fileno() if child.connect else None
+                child.process = subprocess.Popen(command, env=environment, stdin=end, pass_fds=child.keep)  # noqa: S603  our own program
+        except (OSError, RuntimeError) as error:  # this one for a thread
+            msg = f"{child.title} cannot be started ({error})"
+            raise TryAgainError(msg) from error
         child.started = time.monotonic()
         child.first_started = child.first_started or child.started
 
@@ -135,6 +153,13 @@ class Supervisor:
                 log.error("a child did not end in %g s: killed", GRACE_S)  # noqa: TRY400  the trace would say nothing more
                 process.kill()
                 process.wait()
+
+
+def _back_off(child: Child, why: str) -> None:
+    child.failures += 1
+    pause = _BACKOFF_S[min(child.failures, len(_BACKOFF_S)) - 1]
+    child.due = time.monotonic() + pause
+    log.warning("%s: starting it again in %g s", why, pause)
 
 
 def gravest(codes: Sequence[int]) -> int:

@@ -32,10 +32,11 @@ def test_a_path_out_of_reach_is_named(pipeline: Pipeline, shut: Path, arguments:
     assert f"folder of {shut / 'x'}" in refused(pipeline, *(argument.format(shut / "x") for argument in arguments))
 
 
-@pytest.mark.parametrize("setting", ["STORAGE_DIR", "ZIP_DIR"])
-def test_a_folder_of_ours_out_of_reach_is_named(pipeline: Pipeline, shut: Path, setting: str) -> None:
-    pipeline.env[f"DICOM_RECEIVER_{setting}"] = str(shut / "x")
-    assert str(shut / "x") in refused(pipeline, "anonymize", "--once")
+@pytest.mark.parametrize(("setting", "name"), [("STORAGE_DIR", "shut/x"), ("ZIP_DIR", "shut/x"), ("ZIP_DIR", "shut")])
+def test_a_folder_of_ours_out_of_reach_is_named(pipeline: Pipeline, shut: Path, setting: str, name: str) -> None:
+    path = str(shut.parent / name)
+    pipeline.env[f"DICOM_RECEIVER_{setting}"] = path
+    assert path in refused(pipeline, "anonymize", "--once")
 
 
 def refused(pipeline: Pipeline, *arguments: str) -> str:

@@ -117,7 +117,7 @@ def receive_all(spool: Spool, tell: Callable[[str], None]) -> None:
 
 def work_off(spool: Spool, tell: Callable[[str], None]) -> None:
     """File, mark, freeze, send and clean what there is, as the stages do."""
-    spares = Spares(spool)
+    spares = Spares(spool, 4)
     for arrival in incoming.arrivals(spool):
         study, instance, _ = (spool.incoming / arrival.name).read_text().split()
         file_one(spool, arrival, study, instance, output(study, instance), spares)
@@ -268,7 +268,7 @@ def test_without_fsync_a_power_cut_leaves_no_identity_under_the_name_of_an_outpu
     child = os.fork()
     if child == 0:
         with open_spool(disk.point) as spool:
-            spares, intake = Spares(spool), Intake(spool)
+            spares, intake = Spares(spool, 4), Intake(spool)
             arrivals = [receive(intake, b"identity" * 1024, 1, number) for number in range(1, 9)]
             durable.set_durable(enabled=False)
             for number, arrival in enumerate(arrivals, 1):

@@ -264,8 +264,8 @@ def test_where_no_worker_takes_a_visit_it_leaves() -> None:
 
 def test_the_visits_of_a_worker_that_is_gone_leave_and_one_that_was_never_ready_had_none() -> None:
     doorkeeper, workers = Doorkeeper(), Workers()
-    ready, silent = workers.connect(), workers.connect()
-    Link(ready).say("ready", os.getpid())
+    ready, silent = workers.connect(never), workers.connect(never)
+    Link(ready).say("ready", 0)
     eventually(workers.able)
     ours, theirs = socket.socketpair()
     theirs.settimeout(10)
@@ -279,28 +279,49 @@ def test_the_visits_of_a_worker_that_is_gone_leave_and_one_that_was_never_ready_
     assert doorkeeper.left == [7]
 
 
+def never() -> None:
+    raise AssertionError
+
+
 def answer_calls(link: Link) -> None:
     for (_, number, _), _ in link.messages():
         link.say("heard", number)
 
 
-def test_a_worker_that_listens_no_more_is_killed_and_one_that_does_is_not() -> None:
+@pytest.mark.parametrize("ready", [True, False], ids=["ready", "starting"])
+def test_a_worker_that_listens_no_more_is_killed_and_one_that_does_is_not(ready: bool) -> None:
     workers = Workers()
-    deaf, alive = workers.connect(), workers.connect()
-    listener = threading.Thread(target=answer_calls, args=(Link(alive),))
-    listener.start()
     with subprocess.Popen(["sleep", "60"]) as hangs, subprocess.Popen(["sleep", "60"]) as lives:
-        Link(deaf).say("ready", hangs.pid)
-        Link(alive).say("ready", lives.pid)
-        eventually(lambda: len(workers._alive) == 2)
+        deaf, alive = workers.connect(hangs.kill), workers.connect(lives.kill)
+        listener = threading.Thread(target=answer_calls, args=(Link(alive),), daemon=True)
+        listener.start()
+        eventually(lambda: len(workers._linked) == 2)
+        for end in (deaf, alive) if ready else ():
+            Link(end).say("ready", 0)
+        eventually(lambda: len(workers._ready()) == 2 * ready)
+        looks = 0
         while hangs.poll() is None:
             workers.tend()
+            looks += 1
             time.sleep(0.05)  # for the one to listen
         assert hangs.returncode == -signal.SIGKILL
+        assert looks > (15 if ready else 60)
         assert lives.poll() is None
         lives.kill()
     alive.shutdown(socket.SHUT_RDWR)
     listener.join()
     alive.close()
     deaf.close()
-    eventually(lambda: not workers.able())
+    eventually(lambda: not workers._linked)
+
+
+def test_a_worker_that_took_long_to_start_is_given_time_to_answer() -> None:
+    workers, killed = Workers(), threading.Event()
+    with workers.connect(killed.set) as end:
+        eventually(lambda: len(workers._linked) == 1)
+        for _ in range(40):
+            workers.tend()
+        Link(end).say("ready", 0)
+        eventually(workers.able)
+        workers.tend()
+        assert not killed.is_set()

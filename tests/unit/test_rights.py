@@ -1,7 +1,7 @@
 """Rights: an input that may not be read is its own fault, a folder of ours that may not be written is the machine's."""
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import pytest
@@ -27,6 +27,15 @@ def test_a_link_is_rejected(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(tmp_path / "target")
     with pytest.raises(Reject, match="not-a-file"), incoming.claimed(tmp_path / "link"):
         pass
+
+
+@pytest.mark.parametrize("make", [os.mkdir, os.mkfifo])
+def test_what_is_no_file_is_rejected_and_not_kept_open(tmp_path: Path, make: Callable[[Path], None]) -> None:
+    make(tmp_path / "x")
+    before = os.listdir("/proc/self/fd")
+    with pytest.raises(Reject, match="not-a-file"), incoming.claimed(tmp_path / "x"):
+        pass
+    assert os.listdir("/proc/self/fd") == before
 
 
 class Forbidden:

@@ -19,7 +19,7 @@ from tests.spool_rig import drop, finished, names, open_spool, receive
 
 @pytest.fixture
 def spares(spool: Spool) -> Spares:
-    spares = Spares(spool)
+    spares = Spares(spool, 4)
     finished(spares, b"the first is new").unlink()
     return spares
 
@@ -42,7 +42,7 @@ def kept(spares: Spares, spool: Spool) -> int:
 @given(before=st.binary(max_size=64), after=st.binary(max_size=64))
 def test_of_what_was_in_a_file_nothing_is_left(tmp_path_factory: pytest.TempPathFactory, before: bytes, after: bytes) -> None:
     with open_spool(tmp_path_factory.mktemp("spool")) as spool:
-        intake, spares = Intake(spool), Spares(spool)
+        intake, spares = Intake(spool), Spares(spool, 4)
         finished(spares, b"the first is new").unlink()
         arrival = receive(intake, before)
         inode = inode_of(spool, arrival)
@@ -89,7 +89,7 @@ def test_a_file_with_other_rights_than_an_output_has_is_not_used(spool: Spool, i
 
 
 def test_before_a_file_was_made_none_is_used_for_nobody_knows_yet_how_it_must_look(spool: Spool, intake: Intake) -> None:
-    spares = Spares(spool)
+    spares = Spares(spool, 4)
     finish(spool, spares, receive(intake))
     assert kept(spares, spool) == 0
 
@@ -99,10 +99,10 @@ def test_large_files_are_not_kept(spool: Spool, intake: Intake, spares: Spares) 
     assert kept(spares, spool) == 0
 
 
-def test_no_more_are_kept_than_a_batch_needs(spool: Spool, intake: Intake, spares: Spares) -> None:
-    for first in (0, 40):
-        finish(spool, spares, *[receive(intake, b"x", 1, first + number) for number in range(1, 41)])
-    assert kept(spares, spool) == 64
+def test_no_more_are_kept_than_are_of_use(spool: Spool, intake: Intake, spares: Spares) -> None:
+    for first in (0, 3):
+        finish(spool, spares, *[receive(intake, b"x", 1, first + number) for number in range(1, 4)])
+    assert kept(spares, spool) == 4
 
 
 def test_they_go_unless_one_has_come_just_now(spool: Spool, intake: Intake, spares: Spares, monkeypatch: pytest.MonkeyPatch) -> None:

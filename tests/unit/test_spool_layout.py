@@ -215,10 +215,17 @@ def test_rights_are_tightened_at_every_start(tmp_path: Path) -> None:
         assert stat.S_IMODE(spool.root.stat().st_mode) == 0o700
 
 
+def test_a_folder_for_zips_that_was_there_keeps_its_rights(tmp_path: Path) -> None:
+    (tmp_path / "zips").mkdir()
+    (tmp_path / "zips").chmod(0o755)
+    with open_spool(tmp_path) as spool:
+        assert stat.S_IMODE(spool.zips.stat().st_mode) == 0o755
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="gives a group away")
 def test_one_group_by_setting(tmp_path: Path) -> None:
     with Spool.open(tmp_path / "storage", tmp_path / "zips", make=True, group="root") as spool:
-        assert stat.S_IMODE(spool.root.stat().st_mode) == 0o2770
+        assert [stat.S_IMODE(folder.stat().st_mode) for folder in (spool.root, spool.zips)] == [0o2770] * 2
     with pytest.raises(CannotCreateError, match="SPOOL_GROUP"):
         Spool.open(tmp_path / "storage", tmp_path / "zips", group="no-such-group-here")
 

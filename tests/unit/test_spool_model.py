@@ -72,7 +72,7 @@ class Pipeline(RuleBasedStateMachine):
         self.root = Path(tempfile.mkdtemp())
         self.receiving = open_spool(self.root)
         self.worker = open_spool(self.root)
-        self.spares = Spares(self.worker)
+        self.spares = Spares(self.worker, 4)
         self.intake: Intake | None = Intake(self.receiving)
         self.started = self.receiving.now()
         self.dead = False
@@ -157,7 +157,7 @@ class Pipeline(RuleBasedStateMachine):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(time, "time_ns", lambda: right() + hours * 3600 * NS)
             self.receiving, self.worker = open_spool(self.root), open_spool(self.root)
-            self.spares = Spares(self.worker)
+            self.spares = Spares(self.worker, 4)
             self.worker.now()
         self.worker.sweep()
 
@@ -229,7 +229,7 @@ class Pipeline(RuleBasedStateMachine):
         except Killed:
             die(self.worker)
             self.worker = open_spool(self.root)
-            self.spares = Spares(self.worker)
+            self.spares = Spares(self.worker, 4)
             self.worker.sweep()
 
     def file(self, arrival: Arrival) -> None:

@@ -1,6 +1,5 @@
 """One process of a receiver: serves what its parent accepts, and asks it who may associate."""
 
-import os
 import socket
 import threading
 from collections.abc import Mapping, Sequence
@@ -33,7 +32,7 @@ class Worker:
     def start(self) -> None:
         """Serve."""
         self._thread.start()
-        self._link.say("ready", os.getpid())
+        self._link.say("ready", 0)
 
     def refused(self) -> Sequence[Mapping[str, object]] | None:
         """Nobody: its parent does."""

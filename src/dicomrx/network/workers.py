@@ -1,12 +1,9 @@
 """The processes behind one listener, as their parent sees them: each connection goes to the one that has fewest."""
 
-import contextlib
 import logging
-import os
-import signal
 import socket
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import astuple
 from typing import Any, Final
 
@@ -16,49 +13,49 @@ from dicomrx.network.visit import GONE, Visit
 _log = logging.getLogger(__name__)
 
 _PATIENCE: Final = 15  # calls of `tend`
+_PATIENCE_AT_START: Final = 60  # it waits for the disk too, and would never come to an end if it were cut each time
 
 
 class Workers:
-    """Those that are alive; safe for threads."""
+    """Those that are alive, or about to be; safe for threads."""
 
     def __init__(self) -> None:
-        self._alive: list[_Worker] = []
+        self._linked: list[_Worker] = []
 
-    def connect(self) -> socket.socket:
+    def connect(self, kill: Callable[[], None]) -> socket.socket:
         """The end of a new link, for a worker that is about to start."""
         ours, theirs = Link.pair()
-        threading.Thread(target=self._attend, args=(_Worker(ours),), name="dicomrx-worker", daemon=True).start()
+        threading.Thread(target=self._attend, args=(_Worker(ours, kill),), name="dicomrx-worker", daemon=True).start()
         return theirs
 
+    def _ready(self) -> list["_Worker"]:
+        return [worker for worker in list(self._linked) if worker.is_ready]
+
     def able(self) -> bool:
-        """True while there is one."""
-        return bool(self._alive)
+        """True while there is one that serves."""
+        return bool(self._ready())
 
     def meet(self, visit: Visit) -> None:
         """Hand a visit over, rather to one that listens; where nobody takes it, it has to leave."""
-        for worker in sorted(self._alive, key=lambda worker: (worker.is_slow, len(worker.visits))):
+        for worker in sorted(self._ready(), key=lambda worker: (worker.is_slow, len(worker.visits))):
             if worker.take(visit):
                 return
         _dismiss(visit)
 
     def tend(self) -> None:
-        """Kill one that listens no more, for what it holds would be held for ever; called every other second."""
-        for worker in list(self._alive):
+        """Kill one that listens no more, for what it holds would be held for ever, or never begins to; called every other second."""
+        for worker in list(self._linked):
             if worker.is_deaf():
                 _log.error("a worker hangs: killed")
-                os.kill(worker.pid, signal.SIGKILL)
+                worker.kill()
 
     def _attend(self, worker: "_Worker") -> None:
+        self._linked.append(worker)
         try:
             for words, _ in worker.link.messages():
-                if words[0] == "ready":
-                    worker.pid = words[1]
-                    self._alive.append(worker)
-                else:
-                    worker.hear(words)
+                worker.hear(words)
         finally:
-            with contextlib.suppress(ValueError):  # it has never been ready
-                self._alive.remove(worker)
+            self._linked.remove(worker)
             worker.link.close()
             for visit in list(worker.visits.values()):
                 _dismiss(visit)
@@ -67,10 +64,11 @@ class Workers:
 class _Worker:
     """The link to one of them, and the visits that it has."""
 
-    def __init__(self, link: Link) -> None:
+    def __init__(self, link: Link, kill: Callable[[], None]) -> None:
         self.link = link
+        self.kill = kill
         self.visits: dict[int, Visit] = {}
-        self.pid = 0
+        self.is_ready = False
         self._unheard: set[int] = set()  # visits
         self._looks = 0  # since it last answered a call
 
@@ -84,7 +82,7 @@ class _Worker:
         self._looks += 1
         if self._looks == 1:
             self.link.call("call", 0, None)
-        return self._looks > _PATIENCE
+        return self._looks > (_PATIENCE if self.is_ready else _PATIENCE_AT_START)
 
     def take(self, visit: Visit) -> bool:
         self.visits[visit.number] = visit
@@ -98,10 +96,12 @@ class _Worker:
         return True
 
     def hear(self, words: Sequence[Any]) -> None:
-        """What it says of one of its visits, as the visit itself would say it to a doorkeeper here."""
+        """What it says of one of its visits, as the visit itself would say it to a doorkeeper here; 0 is itself."""
         what, number, *told = words
         visit = self.visits.get(number)
-        if what == "heard":
+        if what == "ready":
+            self.is_ready, self._looks = True, 0
+        elif what == "heard":
             self._unheard.discard(number)
             self._looks = self._looks if number else 0
         elif what == "admit":

@@ -112,7 +112,7 @@ class Settings:
     storage_dir: Path = _path(Path("storage"), "the spool: every image on its way", flag="storage")
     state_dir: Path = _path(Path("state"), "identities, vault and keys: other rights and backup than the spool")
     zip_dir: Path = _path(Path("zips"), "the zip files")
-    spool_group: str | None = _row(None, values.words, "group that shares the spool (2770/0660 instead of 0700/0600)")
+    spool_group: str | None = _row(None, values.words, "group that shares the spool, and new zips (2770/0660 instead of 0700/0600)")
     min_free: Space = _row(
         Space(500 << 20), values.space, "free space that the receiver leaves on the spool's disk: 500M, 2G or 5%", kind="space"
     )

@@ -95,7 +95,7 @@ def _portion(spool: Spool, after: str, before: str) -> list[str]:
 def claimed(path: Path | str) -> Iterator[BinaryIO | None]:
     """Take an input for this process alone: its open file, or None where another has it or it is gone.
 
-    Raises Reject for what this user may not read and for a link: it is that input's own fault, unlike rights on our folders.
+    Raises Reject for what this user may not read and for what is no file: it is that input's own fault, unlike rights on our folders.
     """
     try:
         fd = durable.claim(path)
@@ -108,6 +108,9 @@ def claimed(path: Path | str) -> Iterator[BinaryIO | None]:
     if fd is None:
         yield None
         return
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise Reject("not-a-file", "a folder or device")
     with open(fd, "rb") as file:
         yield file
 

@@ -101,28 +101,17 @@ class Spool:
 
     def _build(self, group: str | None) -> None:
         durable.make_directory(self.root)
-        self._tighten(group)
+        _tighten(self.root, group)
         for name in _HIDDEN_FOLDERS:
             durable.make_directory(self.run_dir / name)
         self.binding.create()
         for name in FOLDERS:
             durable.make_directory(self.root / name)
-        durable.make_directory(self.zips)
+        if not self.zips.is_dir():  # one that was there has rights of its own
+            durable.make_directory(self.zips)
+            _tighten(self.zips, group)
+        os.scandir(self.zips).close()  # where that may not be it is told here, and not by the first who looks into it
         self._refuse_unfit()
-
-    def _tighten(self, group: str | None) -> None:
-        """The owner alone, or one group: whatever the rights were."""
-        if os.geteuid() not in {0, self.root.stat().st_uid}:
-            return
-        if group is None:
-            self.root.chmod(0o700)
-            return
-        try:
-            os.chown(self.root, -1, grp.getgrnam(group).gr_gid)
-        except (KeyError, PermissionError) as error:
-            msg = f"cannot give {self.root} to the group {group!r}: make the group, or add this user to it (SPOOL_GROUP)"
-            raise CannotCreateError(msg) from error
-        self.root.chmod(stat.S_ISGID | 0o770)
 
     def _refuse_unfit(self) -> None:
         device = self.root.stat().st_dev
@@ -258,6 +247,21 @@ class Spool:
             durable.remove_tree(path)
         if self.zips.is_dir():
             runs.sweep(self.zips / ".tmp")
+
+
+def _tighten(folder: Path, group: str | None) -> None:
+    """The owner alone, or one group: whatever the rights were."""
+    if os.geteuid() not in {0, folder.stat().st_uid}:
+        return
+    if group is None:
+        folder.chmod(0o700)
+        return
+    try:
+        os.chown(folder, -1, grp.getgrnam(group).gr_gid)
+    except (KeyError, PermissionError) as error:
+        msg = f"cannot give {folder} to the group {group!r}: make the group, or add this user to it (SPOOL_GROUP)"
+        raise CannotCreateError(msg) from error
+    folder.chmod(stat.S_ISGID | 0o770)
 
 
 def _not_ours(root: Path, error: PermissionError) -> str:

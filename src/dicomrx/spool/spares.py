@@ -16,17 +16,17 @@ from dicomrx.spool import durable
 from dicomrx.spool.layout import Spool
 from dicomrx.spool.names import Arrival
 
-# Of a larger one its inode is the least that it costs; so many are a batch.
+# Of a larger one its inode is the least that it costs.
 _SIZE: Final = 1 << 20
-_MOST: Final = 64
 _REST_S: Final = 1.0
 
 
 class Spares:
-    """Files of a process that reads `incoming/`: not to be kept for long, for what was in them names patients."""
+    """Files of a process that reads `incoming/`: not to be kept for long, for what was in them names patients; `most` are of use."""
 
-    def __init__(self, spool: Spool) -> None:
+    def __init__(self, spool: Spool, most: int) -> None:
         self._spool = spool
+        self._most = most
         self._paths: deque[Path] = deque()
         self._latest = 0.0
         self._made: tuple[int, int, int] | None = None
@@ -49,7 +49,7 @@ class Spares:
 
     def take(self, arrivals: Iterable[Arrival]) -> None:
         """Remove inputs from `incoming/`, durably, and keep some of their files: nothing must need what was in them any more."""
-        room = _MOST - len(self._paths)
+        room = self._most - len(self._paths)
         fit = [arrival.name for arrival in arrivals if self._may_keep(arrival)]
         kept = {name: self._spool.new_path() for name in fit[:room]}
         self._paths += kept.values()

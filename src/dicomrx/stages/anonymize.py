@@ -71,7 +71,7 @@ class Anonymize:
         self._burned_in = burned_in
         self._issuers = issuers
         self._placeholders = Placeholders(placeholders)
-        self._spares = Spares(spool)
+        self._spares = Spares(spool, _BATCH)
         self._filing = Filing(spool, state.vault, self._spares)
         self._adoption = incoming.Adoption(spool)
         self._memory = deid.Memory()
