@@ -15,7 +15,7 @@ from typing import BinaryIO, Final
 
 from dicomrx.errors import CannotCreateError, DicomrxError, NoInputError
 from dicomrx.sources import Opened, in_folder, in_zip, opened, opened_zip
-from dicomrx.spool import durable
+from dicomrx.spool import durable, locks
 
 _PREAMBLE: Final = 128
 _MAGIC: Final = b"DICM"
@@ -156,7 +156,7 @@ def _part(folder: Path) -> Iterator[Path]:
             raise CannotCreateError(msg) from error
         os.close(fd)
         try:
-            claim = durable.claim(Path(name))
+            claim = locks.claim(Path(name))
         except OSError:  # a file system without locks: no sweeper can claim it either
             break
     try:
@@ -171,7 +171,7 @@ def _sweep(parts: Iterable[Path]) -> None:
     """Remove what a killed restore left unfinished: it holds an identity, under a name that nobody sees."""
     for part in list(parts):
         with contextlib.suppress(OSError):  # another user's, or on a file system without locks
-            claim = durable.claim(part)
+            claim = locks.claim(part)
             if claim is not None:
                 durable.remove(part)
                 os.close(claim)

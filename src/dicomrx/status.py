@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from dicomrx.network.refusals import Refused
-from dicomrx.spool import durable, quarantine, refused
+from dicomrx.spool import locks, quarantine, refused
 from dicomrx.spool.incoming import look
 from dicomrx.spool.layout import MANIFEST, MARKER, REASON, RECEIPT, Spool, read_json
 from dicomrx.spool.ledger import Fate
@@ -102,7 +102,7 @@ def read(spool: Spool) -> Status:
 
 def _queue(spool: Spool, stage: str, ages: list[float]) -> Queue:
     oldest = max(0.0, *ages) if ages else None  # what came while we looked began after "now"
-    return Queue(stage, durable.is_locked(spool.stage_lock(stage)), len(ages), oldest)
+    return Queue(stage, locks.is_locked(spool.stage_lock(stage)), len(ages), oldest)
 
 
 def _open(spool: Spool, now: int) -> Iterator[StudyState]:

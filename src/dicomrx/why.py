@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from dicomrx import status
-from dicomrx.spool import completion, durable, evidence, incoming, progress, watermark
+from dicomrx.spool import completion, evidence, incoming, locks, progress, watermark
 from dicomrx.spool.clock import utc
 from dicomrx.spool.completion import Findings, Rules, Wait
 from dicomrx.spool.layout import Spool
@@ -105,7 +105,7 @@ def _waits(spool: Spool, study: Study, entries: list[Entry], rules: Rules) -> It
         yield _quiet(seen, arrived, wait)
     if any(entry.size < 0 for entry in entries):
         yield Reason("files that are not dicomrx's lie in its folder", None, None, "moving them away")
-    if not durable.is_locked(spool.stage_lock("watch")):
+    if not locks.is_locked(spool.stage_lock("watch")):
         yield Reason("`dicomrx watch` does not run", None, None, "its start, or `dicomrx watch --once`")
 
 
@@ -117,7 +117,7 @@ def _on_their_way(spool: Spool, target: int) -> Iterator[Reason]:
         yield Reason(what, utc(receptions[0]), utc(receptions[-1] + _RECEPTION_NS), "their end; one may take an hour at most")
     waiting = [arrival.begin for arrival in incoming.arrivals(spool) if arrival.begin < target]
     if waiting:
-        runs = durable.is_locked(spool.stage_lock("anonymize"))
+        runs = locks.is_locked(spool.stage_lock("anonymize"))
         ends = "`dicomrx anonymize`, which works them off" if runs else "`dicomrx anonymize`, which does not run: start it"
         yield Reason(f"{len(waiting)} instances in incoming/: any of them may belong to it", utc(waiting[0]), None, ends)
 
@@ -137,7 +137,7 @@ def _because(found: Findings) -> str:
 def _upload(spool: Spool) -> Reason:
     stopped = progress.stopped(spool)
     what = f"it is still to be sent, and no study is: {safe(stopped)}" if stopped else "it is still to be zipped and sent"
-    runs = durable.is_locked(spool.stage_lock("upload"))
+    runs = locks.is_locked(spool.stage_lock("upload"))
     return Reason(
         what, None, None, f"`dicomrx upload`{'' if runs else ', which does not run: start it'}; `all` sends only with AUTO_UPLOAD"
     )

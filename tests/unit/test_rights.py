@@ -9,7 +9,7 @@ import pytest
 from dicomrx.errors import Reject, is_machine_error
 from dicomrx.jobs import Job
 from dicomrx.runner import Runner
-from dicomrx.spool import durable, incoming, quarantine
+from dicomrx.spool import incoming, locks, quarantine
 from dicomrx.spool.layout import Spool
 from tests.spool_rig import open_spool
 
@@ -18,7 +18,7 @@ def test_an_input_that_may_not_be_read_is_rejected(tmp_path: Path, monkeypatch: 
     def refuse(path: Path) -> int:
         raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr(durable, "claim", refuse)
+    monkeypatch.setattr(locks, "claim", refuse)
     with pytest.raises(Reject, match="not-readable"), incoming.claimed(tmp_path / "x"):
         pass
 

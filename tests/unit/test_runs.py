@@ -4,15 +4,15 @@ import subprocess
 import sys
 from pathlib import Path
 
-from dicomrx.spool import durable, runs
+from dicomrx.spool import locks, runs
 from dicomrx.spool.runs import RunDirectory
 
 _HOLDER = """
 import sys, time
 from pathlib import Path
-from dicomrx.spool import durable
+from dicomrx.spool import locks
 from dicomrx.spool.runs import RunDirectory
-fd = durable.claim(Path(sys.argv[1]))
+fd = locks.claim(Path(sys.argv[1]))
 run = RunDirectory(Path(sys.argv[2]))
 print(run.path, flush=True)
 time.sleep(60)
@@ -25,13 +25,13 @@ def test_claims_and_run_directories_of_a_killed_process_are_free(tmp_path: Path)
     with subprocess.Popen([sys.executable, "-c", _HOLDER, str(path), str(folder)], stdout=subprocess.PIPE, text=True) as holder:
         assert holder.stdout is not None
         run = Path(holder.stdout.readline().strip())
-        assert durable.claim(path) is None
-        assert durable.is_locked(run)
+        assert locks.claim(path) is None
+        assert locks.is_locked(run)
         assert list(runs.dead(folder, patience_s=600)) == []  # it waits for readers, never for a living owner
         holder.send_signal(signal.SIGKILL)
         holder.wait()
-    assert not durable.is_locked(run)
-    fd = durable.claim(path)
+    assert not locks.is_locked(run)
+    fd = locks.claim(path)
     assert fd is not None
     os.close(fd)
     runs.sweep(folder)

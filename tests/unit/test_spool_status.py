@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from dicomrx import status
-from dicomrx.spool import durable, quarantine
+from dicomrx.spool import locks, quarantine
 from dicomrx.spool.intake import Intake
 from dicomrx.spool.layout import MANIFEST, RECEIPT, Spool
 from dicomrx.spool.outbox import Outgoing, clean
@@ -111,7 +111,7 @@ def test_every_arrival_is_accounted_for(spool: Spool) -> None:
 
 
 def test_a_stage_runs_while_its_lock_is_held(spool: Spool) -> None:
-    fd = durable.try_lock(spool.stage_lock("watch"))
+    fd = locks.try_lock(spool.stage_lock("watch"))
     assert fd is not None
     assert [queue.running for queue in status.read(spool).stages] == [False, False, True, False]
     os.close(fd)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from dicomrx.spool import durable, incoming, watermark
+from dicomrx.spool import durable, incoming, locks, watermark
 from dicomrx.spool.intake import CLOSED, OPEN, Intake
 from dicomrx.spool.layout import Spool
 from dicomrx.spool.names import stamp
@@ -177,7 +177,7 @@ def test_a_receiver_that_is_starting_stands(spool: Spool) -> None:
 @pytest.mark.parametrize("daemon", ["scp", "all"])
 def test_a_receiver_that_is_about_to_start_blocks(spool: Spool, daemon: str) -> None:
     """In `all` the other stages may be faster, and a receiver that was stopped between associations left nothing behind."""
-    with durable.locked(spool.stage_lock(daemon)):
+    with locks.locked(spool.stage_lock(daemon)):
         assert "starting" in (horizon(spool).blocked or "")
         intake = Intake(spool)
         assert horizon(spool).blocked is None

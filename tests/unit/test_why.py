@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from dicomrx.spool import durable, quarantine
+from dicomrx.spool import locks, quarantine
 from dicomrx.spool.completion import Rules
 from dicomrx.spool.intake import Intake
 from dicomrx.spool.layout import RECEIPT, Spool
@@ -37,9 +37,9 @@ RULES = Rules(60)
 def running(spool: Spool) -> Iterator[None]:
     """The daemons of every stage, so that none of them is what is waited for."""
     with (
-        durable.locked(spool.stage_lock("watch")),
-        durable.locked(spool.stage_lock("anonymize")),
-        durable.locked(spool.stage_lock("upload")),
+        locks.locked(spool.stage_lock("watch")),
+        locks.locked(spool.stage_lock("anonymize")),
+        locks.locked(spool.stage_lock("upload")),
     ):
         yield
 

@@ -14,7 +14,7 @@ from typing import Final
 from dicomrx import logs
 from dicomrx.errors import FULL_ERRNOS, ConfigError, DicomrxError, DiskFullError, TryAgainError
 from dicomrx.settings import Settings, as_env
-from dicomrx.spool import durable
+from dicomrx.spool import durable, locks
 from dicomrx.spool.layout import FOLDERS, Spool
 from dicomrx.supervise import Child, Supervisor
 
@@ -46,7 +46,7 @@ def _refuse_nested(settings: Settings) -> None:
 @contextmanager
 def only_one(spool: Spool, stage: str) -> Iterator[int]:
     """Hold the lock of a stage's daemon, by the descriptor; raises TryAgainError where another has it."""
-    fd = durable.try_lock(spool.stage_lock(stage))
+    fd = locks.try_lock(spool.stage_lock(stage))
     if fd is None:
         msg = f"{stage} already runs on the spool {spool.root}"
         raise TryAgainError(msg)

@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Final
 
-from dicomrx.spool import durable
+from dicomrx.spool import durable, locks
 from dicomrx.spool.runs import RunDirectory
 
 _ID: Final = "id"
@@ -52,7 +52,7 @@ class Binding:
 
     def locked(self) -> AbstractContextManager[None]:
         """Hold the lock under which a spool is bound."""
-        return durable.locked(self._root / "binding.lock")
+        return locks.locked(self._root / "binding.lock")
 
     def bind(self, state_id: str) -> None:
         """Note the state that this spool belongs to from now on."""
@@ -89,7 +89,7 @@ class Binding:
         Noted by the segment's only writer, and by who finds a record of one that died before its note.
         """
         path = self._positions / segment
-        with durable.locked(path):
+        with locks.locked(path):
             fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
             try:
                 if _as_number(os.pread(fd, _DIGITS, 0)) < end:

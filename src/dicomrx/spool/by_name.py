@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dicomrx.errors import DicomrxError, NoInputError, PermissionRefused, TryAgainError, UnavailableError
-from dicomrx.spool import durable, quarantine
+from dicomrx.spool import locks, quarantine
 from dicomrx.spool.completion import complete_by_hand
 from dicomrx.spool.layout import RECEIPT, Spool, read_json
 from dicomrx.spool.names import Frozen, is_pseudonymous_uid
@@ -92,4 +92,4 @@ def not_sent(spool: Spool, frozen: Sequence[Frozen]) -> DicomrxError | None:
 
 
 def _is_claimed(spool: Spool, name: str) -> bool:
-    return durable.is_locked(spool.outbox / name)
+    return locks.is_locked(spool.outbox / name)

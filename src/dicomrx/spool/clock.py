@@ -10,7 +10,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from dicomrx.spool.durable import locked, publish
+from dicomrx.spool.durable import publish
+from dicomrx.spool.locks import locked
 from dicomrx.spool.runs import RunDirectory
 
 _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")

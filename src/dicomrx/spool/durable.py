@@ -1,4 +1,4 @@
-"""Link, rename, flock and fsync: the only module that calls them, so that durability is decided in one place.
+"""Link, rename and fsync: the only module that calls them, so that durability is decided in one place.
 
 New files are written in a run directory (`runs`), fsynced and then **linked** to their final name: nothing is ever overwritten,
 and a reader never sees half a file.
@@ -7,20 +7,17 @@ and a reader never sees half a file.
 import contextlib
 import ctypes
 import errno
-import fcntl
 import os
 import shutil
-import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from dicomrx.spool import aio
+from dicomrx.spool import aio, locks
 
 if TYPE_CHECKING:
     from dicomrx.spool.runs import RunDirectory
 
-LOCK_PATIENCE_S: Final = 1.0
 _DIR_MODE: Final = 0o770  # the umask narrows it: 0077 alone, 0007 for one group
 _FILE_MODE: Final = 0o660
 _MAX_PIECES: Final = 1024  # IOV_MAX
@@ -180,7 +177,7 @@ def append_line(path: Path, line: bytes) -> None:
     """
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
+        locks.take(fd)
         size = os.fstat(fd).st_size
         torn = size and os.pread(fd, 1, size - 1) != b"\n"  # by a crash
         if not size and os.geteuid() == 0:
@@ -229,6 +226,19 @@ def set_time(path: Path, time_ns: int) -> None:
         os.close(fd)
 
 
+def create_locked(path: Path, scratch: "RunDirectory") -> int:
+    """Make a file that this process holds by flock until the descriptor is closed, durably; raises FileExistsError.
+
+    It is locked before it has its name: nobody ever finds it unlocked while its writer lives.
+    """
+    part = scratch.new_path()
+    fd = os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    locks.take(fd)
+    link(part, path)
+    part.unlink()
+    return fd
+
+
 def remove(path: Path) -> None:
     """Unlink a file, durably; nothing happens where it is gone already."""
     with contextlib.suppress(FileNotFoundError):
@@ -254,122 +264,3 @@ def remove_tree(path: Path) -> None:
     with contextlib.suppress(FileNotFoundError):
         shutil.rmtree(path)
         sync_directory(path.parent)
-
-
-def leads_to(path: Path | str, fd: int) -> bool:
-    """True while `path` is still a name of the open file `fd`."""
-    try:
-        there = os.stat(path, follow_symlinks=False)
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-    here = os.fstat(fd)
-    return (there.st_dev, there.st_ino) == (here.st_dev, here.st_ino)
-
-
-def claim(path: Path | str) -> int | None:
-    """Take `path` (a regular file or a folder) for this process alone, or None where another has it or it is gone.
-
-    The claim is a flock on the thing itself: closing the descriptor, or dying, gives it back. Raises OSError ELOOP for a symlink.
-    """
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return None
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(fd)
-        return None
-    except OSError:
-        os.close(fd)
-        raise
-    if leads_to(path, fd):
-        return fd
-    os.close(fd)
-    return None
-
-
-@contextlib.contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold an exclusive flock on the lock file `path`, waiting for it."""
-    fd = _open_lock(path)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(fd)
-
-
-def hold(folder: Path) -> int:
-    """Hold an exclusive flock on `folder` until the descriptor returned is closed, waiting for it; raises FileNotFoundError."""
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    fcntl.flock(fd, fcntl.LOCK_EX)
-    return fd
-
-
-def try_hold(folder: Path, patience_s: float) -> int | None:
-    """The same, trying it for so long where readers probe it; None where another holds it or it is gone."""
-    try:
-        fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return None
-    if not _flock_now(fd, fcntl.LOCK_SH):  # held, not probed: that may last
-        os.close(fd)
-        return None
-    return _patiently(fd, patience_s)
-
-
-def try_lock(path: Path) -> int | None:
-    """Take the lock file `path` until the descriptor returned is closed; None where another process holds it.
-
-    Readers probe with a shared lock for an instant, so this tries for a second before it gives up.
-    """
-    return _patiently(_open_lock(path), LOCK_PATIENCE_S)
-
-
-def create_locked(path: Path, scratch: "RunDirectory") -> int:
-    """Make a file that this process holds by flock until the descriptor is closed, durably; raises FileExistsError.
-
-    It is locked before it has its name: nobody ever finds it unlocked while its writer lives.
-    """
-    part = scratch.new_path()
-    fd = os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    fcntl.flock(fd, fcntl.LOCK_EX)
-    link(part, path)
-    part.unlink()
-    return fd
-
-
-def is_locked(path: Path) -> bool:
-    """True while a living process holds `path`, a lock file or a run directory; False where it is missing."""
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return False
-    try:
-        return not _flock_now(fd, fcntl.LOCK_SH)
-    finally:
-        os.close(fd)
-
-
-def _open_lock(path: Path) -> int:
-    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, _FILE_MODE)
-
-
-def _flock_now(fd: int, kind: int) -> bool:
-    try:
-        fcntl.flock(fd, kind | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
-def _patiently(fd: int, patience_s: float) -> int | None:
-    """Try an exclusive flock for so long; the descriptor is closed where it is not to be had."""
-    deadline = time.monotonic() + patience_s
-    while not _flock_now(fd, fcntl.LOCK_EX):
-        if time.monotonic() >= deadline:
-            os.close(fd)
-            return None
-        time.sleep(0.02)
-    return fd

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 from dicomrx.errors import Reject
-from dicomrx.spool import durable
+from dicomrx.spool import durable, locks
 from dicomrx.spool.layout import Spool
 from dicomrx.spool.ledger import Fate
 from dicomrx.spool.names import Arrival, stamp, visible
@@ -98,7 +98,7 @@ def claimed(path: Path | str) -> Iterator[BinaryIO | None]:
     Raises Reject for what this user may not read and for what is no file: it is that input's own fault, unlike rights on our folders.
     """
     try:
-        fd = durable.claim(path)
+        fd = locks.claim(path)
     except PermissionError as error:
         raise Reject("not-readable", "this user may not read it") from error
     except OSError as error:

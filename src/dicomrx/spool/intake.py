@@ -15,7 +15,7 @@ import os
 import threading
 from typing import Final
 
-from dicomrx.spool import durable, runs
+from dicomrx.spool import durable, locks, runs
 from dicomrx.spool.layout import Spool
 from dicomrx.spool.ledger import Fate
 from dicomrx.spool.names import Arrival, part_name, stamp
@@ -48,7 +48,7 @@ class Intake:
         self._run = _Run(spool)
         self._open = True
         self._refused = 0  # when it was closed last
-        for path in runs.dead(spool.receiving, durable.LOCK_PATIENCE_S):
+        for path in runs.dead(spool.receiving, locks.LOCK_PATIENCE_S):
             durable.remove_tree(path)
 
     def new_association(self) -> int:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 from dicomrx.errors import CannotCreateError, NoInputError, PermissionRefused, is_machine_error
-from dicomrx.spool import durable, runs
+from dicomrx.spool import durable, locks, runs
 from dicomrx.spool.binding import Binding
 from dicomrx.spool.clock import SpoolClock
 from dicomrx.spool.ledger import Ledger
@@ -181,7 +181,7 @@ class Spool:
         """Hold the locks of some studies, of 256: to look up, file, mark or freeze, never during a zip or an upload."""
         with contextlib.ExitStack() as held:
             for first_byte in sorted({sha256(study.encode()).hexdigest()[:2] for study in studies}):  # ascending: nobody waits in a circle
-                held.enter_context(durable.locked(self.run_dir / "locks" / first_byte))
+                held.enter_context(locks.locked(self.run_dir / "locks" / first_byte))
             yield
 
     def stage_lock(self, stage: str) -> Path:
@@ -191,7 +191,7 @@ class Spool:
     def receiver_runs(self) -> set[str]:
         """The runs of the receiver that lives."""
         runs = [path for path in self.receiving.iterdir() if run_start(path.name) is not None]
-        return {path.name.rpartition(".")[2] for path in runs if durable.is_locked(path)}
+        return {path.name.rpartition(".")[2] for path in runs if locks.is_locked(path)}
 
     def free_bytes(self) -> int:
         """Room left on the spool's file system for this user."""

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from dicomrx.spool import durable
+from dicomrx.spool import durable, locks
 from dicomrx.spool.layout import ARRIVED, MANIFEST, RECEIPT, Spool, read_json
 from dicomrx.spool.names import Frozen
 from dicomrx.spool.progress import FollowedFile
@@ -48,7 +48,7 @@ class Outgoing:
     @contextlib.contextmanager
     def claimed(cls, spool: Spool, frozen: Frozen) -> "Iterator[Outgoing | None]":
         """Take a frozen study by flock on its folder: daemon, cron and hand never send the same one at once."""
-        fd = durable.claim(spool.outbox / frozen.name)
+        fd = locks.claim(spool.outbox / frozen.name)
         if fd is None:
             yield None
             return

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from dicomrx.spool import durable
+from dicomrx.spool import locks
 from dicomrx.spool.layout import Spool
 
 _EVERY_S: Final = 0.2
@@ -31,7 +31,7 @@ class FollowedFile(io.FileIO):
         self._shown = _path(spool, name)
         self._next = 0.0
         with contextlib.suppress(OSError):
-            self._lock = durable.try_lock(self._shown)
+            self._lock = locks.try_lock(self._shown)
 
     def read(self, size: int | None = -1) -> bytes:
         """As a file's; the position it leaves is shown now and then."""
@@ -55,7 +55,7 @@ class FollowedFile(io.FileIO):
 def progress(spool: Spool, name: str) -> Progress | None:
     """How far a living process is with the frozen study `name`; None where none sends it."""
     path = _path(spool, name)
-    if not durable.is_locked(path):
+    if not locks.is_locked(path):
         return None
     with contextlib.suppress(OSError, ValueError):
         sent, total = path.read_text().split()

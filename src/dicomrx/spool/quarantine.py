@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from dicomrx.errors import NoInputError
-from dicomrx.spool import durable
+from dicomrx.spool import durable, locks
 from dicomrx.spool.layout import REASON, Spool, read_json
 from dicomrx.spool.ledger import Fate
 from dicomrx.spool.names import Arrival, Frozen
@@ -56,7 +56,7 @@ def _held(path: Path, stack: contextlib.ExitStack) -> bool:
         mode = path.lstat().st_mode
         if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
             return True
-        fd = durable.claim(path)
+        fd = locks.claim(path)
     except FileNotFoundError:
         return False
     except PermissionError:

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-from dicomrx.spool import durable
+from dicomrx.spool import durable, locks
 
 _ours: Final[set[Path]] = set()  # the run directories of this process, which are never dead
 
@@ -37,7 +37,7 @@ class RunDirectory:
             durable.make_directory(hidden)
             fd = -1
             try:
-                fd = durable.hold(hidden)
+                fd = locks.hold(hidden)
                 durable.move(hidden, self.path)
             except FileNotFoundError:  # a sweeper was faster than our lock
                 if fd >= 0:
@@ -75,7 +75,7 @@ def dead(parent: Path, patience_s: float = 0.0) -> Iterator[Path]:
             continue
         if path.name.startswith("."):
             time.sleep(0.05)
-        fd = durable.try_hold(path, patience_s)
+        fd = locks.try_hold(path, patience_s)
         if fd is None:
             continue
         try:

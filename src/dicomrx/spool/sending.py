@@ -9,7 +9,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from dicomrx.spool import durable
+from dicomrx.spool import durable, locks
 from dicomrx.spool.clock import utc
 from dicomrx.spool.layout import ATTEMPTS, Spool
 
@@ -124,7 +124,7 @@ def taken_up(spool: Spool, folder: Path) -> Record:
 
 def release(spool: Spool, folder: Path) -> None:
     """Note that somebody wants a study sent, whatever came before; does nothing while it is being sent."""
-    fd = durable.claim(folder)
+    fd = locks.claim(folder)
     if fd is None:
         return
     try:

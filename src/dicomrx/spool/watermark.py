@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from dicomrx.spool import durable
+from dicomrx.spool import locks
 from dicomrx.spool.incoming import look
 from dicomrx.spool.intake import CLOSED, OPEN
 from dicomrx.spool.layout import Spool
@@ -67,7 +67,7 @@ def horizon(spool: Spool) -> Horizon:
         if closed_at is not None:
             closed, watermark = True, min(watermark, closed_at)
         start = max(start, began)
-    if not start and any(durable.is_locked(spool.stage_lock(daemon)) for daemon in _RECEIVERS):
+    if not start and any(locks.is_locked(spool.stage_lock(daemon)) for daemon in _RECEIVERS):
         blocked = STARTING  # or it is just ending: in `all` this stage may be faster
     for _ in range(2):  # a file renamed (adopted) while it is listed can be missed by one listing, never by both
         seen = look(spool)
@@ -79,7 +79,7 @@ def horizon(spool: Spool) -> Horizon:
 
 def _stands(run: Path) -> tuple[str | None, int | None]:
     """Why a receiver's run blocks everything, or None; and where it refuses intake, the watermark when that began."""
-    if not durable.is_locked(run):  # or gone this instant, and its successor not seen
+    if not locks.is_locked(run):  # or gone this instant, and its successor not seen
         return DEAD, None
     if (run / OPEN).exists():
         return None, None

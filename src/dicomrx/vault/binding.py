@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from dicomrx.errors import ConfigError
-from dicomrx.spool import durable
+from dicomrx.spool import locks
 from dicomrx.spool.layout import Spool
 from dicomrx.vault.state import State
 
@@ -32,7 +32,7 @@ def open_bound(path: Path, spool: Spool) -> State:
 
 def _bind(state: State, spool: Spool) -> None:
     """Bind two halves that are both new, or complete what a crash left; both are locked, so that no third one comes between."""
-    with durable.locked(state.path / ".lock"), spool.binding.locked():
+    with locks.locked(state.path / ".lock"), spool.binding.locked():
         ours, theirs = spool.binding.state_id, state.spool_id
         if ours is None and theirs is None:
             state.bind(spool.binding.spool_id)  # the state's half first: a crash before the other is completed below

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from dicomrx.errors import ConfigError
-from dicomrx.spool import durable
+from dicomrx.spool import locks
 from dicomrx.vault import database
 from dicomrx.vault.segments import SUFFIX, Location, is_there, scan
 
@@ -49,7 +49,7 @@ class Index:
         self._read_progress()
 
     def _open(self) -> sqlite3.Connection:
-        with database.explained(self._path, _REMEDY), durable.locked(self._folder / ".lock"):
+        with database.explained(self._path, _REMEDY), locks.locked(self._folder / ".lock"):
             connection = database.connect(self._path, "rwc")
             self._path.chmod(0o600)
             connection.executescript(_SCHEMA)
@@ -131,7 +131,7 @@ class Index:
 
     def _read(self, segment: str) -> None:
         path = self._folder / segment
-        grows = durable.is_locked(path)  # asked before its size: what is not held now has its last size
+        grows = locks.is_locked(path)  # asked before its size: what is not held now has its last size
         try:
             size = path.stat().st_size
         except FileNotFoundError as error:

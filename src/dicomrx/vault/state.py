@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final, Self
 
 from dicomrx.errors import CannotCreateError, ConfigError, NoInputError, PermissionRefused
-from dicomrx.spool import durable, runs
+from dicomrx.spool import durable, locks, runs
 from dicomrx.spool.runs import RunDirectory
 from dicomrx.text import safe
 from dicomrx.vault import keys
@@ -175,7 +175,7 @@ def _make(path: Path) -> bool:
     _refuse_foreign(path)
     durable.make_directory(path)
     _tighten(path)
-    with durable.locked(path / ".lock"):
+    with locks.locked(path / ".lock"):
         if State.exists(path):
             return False
         _refuse_remains(path)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import BinaryIO, Final, NamedTuple
 
 from dicomrx.errors import PermissionRefused
-from dicomrx.spool import durable
+from dicomrx.spool import durable, locks
 from dicomrx.spool.runs import RunDirectory
 from dicomrx.vault.identities import Patient
 from dicomrx.vault.index import Index
@@ -165,7 +165,7 @@ class Vault:
 
         Found out once, as it reads the begin of every record.
         """
-        return all(self._is_whole(path) for path in self._folder.glob(f"*{SUFFIX}") if not durable.is_locked(path))
+        return all(self._is_whole(path) for path in self._folder.glob(f"*{SUFFIX}") if not locks.is_locked(path))
 
     def _is_whole(self, path: Path) -> bool:
         end = 0
