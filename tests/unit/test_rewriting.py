@@ -32,7 +32,7 @@ def is_as_written_piece_by_piece(path: Path, target: Path, profile: deid.Profile
         wanted = io.BytesIO()
         deid.write(output, wanted)
         with target.open("wb") as made:
-            written = rewrite(file, instance, output, made.fileno())
+            written = rewrite(file, instance, output, made.fileno(), deid.shared_pixels(instance, output))
     data = wanted.getvalue()
     dataset = path.read_bytes()[instance.dataset_offset :]
     return target.read_bytes() == data and written == Written(sha256(data).hexdigest(), sha256(dataset).hexdigest())

@@ -117,7 +117,7 @@ def test_a_record_says_what_it_is_of(filled: Path) -> None:
         (record,) = state.vault.find("2.25.2")
         wanted = original(state.patient(who("one")), "2.25.2", content(2, 200))
         assert (record.study, record.series, record.instance) == ("2.25.1", "2.25.2", "2.25.2")
-        assert (record.patient, record.profile, record.output_sha256) == (1, "basic", wanted.output_sha256)
+        assert (record.patient, record.profile, record.output_sha256) == (1, "basic", wanted.output)
         assert record.same == state.vault.same(wanted)
         assert record.same != state.vault.same(original(state.patient(who("one")), "2.25.2", b"other"))
 
@@ -218,7 +218,7 @@ def test_another_patients_key_does_not_open_a_record(filled: Path) -> None:
 
 def test_a_record_of_another_version_says_so(copy: Path) -> None:
     path = segment(copy)
-    path.write_bytes(path.read_bytes().replace(b'"version": 3', b'"version": 1'))
+    path.write_bytes(path.read_bytes().replace(b'"version": 4', b'"version": 1'))
     (copy / "vault" / "index.sqlite").unlink()
     with State.open(copy, create=False) as state, pytest.raises(PermissionRefused, match="another version"):
         restored(state, "2.25.1")
