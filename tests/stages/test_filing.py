@@ -68,6 +68,9 @@ class Site:
         (path,) = self.spool.studies.glob("*/*/*.dcm")
         return path
 
+    def copy(self, name: str) -> Path:
+        return Path(shutil.copy(self.made(), self.root / name))
+
     def freeze(self) -> Path:
         assert mark(self.spool, self.study)
         frozen = freeze(self.spool, self.study)
@@ -170,7 +173,7 @@ def test_the_same_header_with_another_pixel_is_a_conflict(site: Site, pixels: by
 def test_another_data_set_that_becomes_the_same_goes_to_the_vault_alone(site: Site, pixels: bytes, move: Callable[[Site], object]) -> None:
     one, other = image(pixels), image(pixels, name=b"Quixano^Alonso^^Don")
     assert site.send(one) is Fate.FILED
-    kept = shutil.copy(site.made(), site.root / "kept.dcm")
+    kept = site.copy("kept.dcm")
     move(site)
     for _ in range(2):
         assert site.send(other) is Fate.DUPLICATE
@@ -191,11 +194,11 @@ def test_an_original_whose_filing_a_crash_prevented_is_filed_and_not_kept_twice(
 def test_what_a_crash_and_another_profile_made_of_one_is_told_apart(site: Site, pixels: bytes) -> None:
     one, other = image(pixels), image(pixels, calling=OTHER_PROFILE.encode())
     assert site.send(one) is Fate.FILED
-    first = shutil.copy(site.made(), site.root / "first.dcm")
+    first = site.copy("first.dcm")
     site.crash_before_filing()
     assert site.send(other) is Fate.FILED
     assert site.records() == 2
-    second = shutil.copy(site.made(), site.root / "second.dcm")
+    second = site.copy("second.dcm")
     assert site.restored(first) == site.restored(first, every=True) == [one]
     assert site.restored(second) == site.restored(second, every=True) == [other]
     for again in (one, other):
@@ -210,7 +213,7 @@ def test_what_a_crash_and_another_profile_made_of_one_is_told_apart(site: Site, 
 def test_a_forgotten_patients_large_image_is_no_proof_and_is_not_dropped(site: Site) -> None:
     """Its record cannot be opened any more, so nobody can tell what it was made into."""
     assert site.send(image(PIXELS)) is Fate.FILED
-    first = shutil.copy(site.made(), site.root / "first.dcm")
+    first = site.copy("first.dcm")
     site.forget_everybody()
     assert site.send(image(PIXELS)) is Fate.QUARANTINED
     site.crash_before_filing()

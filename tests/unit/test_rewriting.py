@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import zlib
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 
@@ -15,7 +16,9 @@ from hypothesis import HealthCheck, given, settings
 from dicomrx import deid, rewriting
 from dicomrx.errors import Reject
 from dicomrx.jobs import Job
-from dicomrx.rewriting import Written, rewrite
+from dicomrx.rewriting import LARGE, rewrite
+from dicomrx.vault import Own
+from dicomrx.vault.segments import FRAME
 from tests.spool_rig import receive
 from tests.unit.deid_files import CONTEXT, DEFLATED, EXPLICIT, bundled, element, file_of, joined, needed
 from tests.unit.test_deid_fuzz import EXAMPLES, files
@@ -31,11 +34,15 @@ def is_as_written_piece_by_piece(path: Path, target: Path, profile: deid.Profile
         output = deid.deidentify(instance, CONTEXT, profile)
         wanted = io.BytesIO()
         deid.write(output, wanted)
+        pixels = deid.shared_pixels(instance, output)
         with target.open("wb") as made:
-            written = rewrite(file, instance, output, made.fileno(), deid.shared_pixels(instance, output))
-    data = wanted.getvalue()
-    dataset = path.read_bytes()[instance.dataset_offset :]
-    return target.read_bytes() == data and written == Written(sha256(data).hexdigest(), sha256(dataset).hexdigest())
+            written = rewrite(file, instance, output, made.fileno(), pixels)
+    data, original = wanted.getvalue(), path.read_bytes()
+    told, dataset = written
+    if isinstance(told, Own):
+        told = sha256(original[pixels.start : pixels.stop].join(told)).hexdigest()
+    digests = sha256(data).hexdigest(), sha256(original[instance.dataset_offset :]).hexdigest()
+    return target.read_bytes() == data and (told, dataset) == digests
 
 
 def made_file(*parts: bytes, deflated: bool = False) -> bytes:
@@ -54,6 +61,8 @@ FILES = {
     "many chunks, with a tail": made_file(element(PIXELS, "OW", RANDOM), element(0xFFFCFFFC, "OB", bytes(CHUNK))),
     "two big values": made_file(element(LUT, "OW", RANDOM[:100_000]), element(PIXELS, "OW", RANDOM[: CHUNK + 2])),
     "two that stand in the wrong order": made_file(element(LUT, "OW", RANDOM[:100_000]), element(RED, "OW", RANDOM[:70_000])),
+    "large, with a long header": made_file(element(LUT, "OW", RANDOM[:100_000]), element(PIXELS, "OW", RANDOM[:LARGE])),
+    "pixels that stand before what comes first": made_file(element(PIXELS, "OW", RANDOM), element(LUT, "OW", RANDOM[:100_000])),
     "deflated": made_file(element(PIXELS, "OW", RANDOM), deflated=True),
 }
 
@@ -70,6 +79,26 @@ def test_two_that_stand_in_the_wrong_order_are_both_in_the_output(tmp_path: Path
 def test_a_file_of_any_shape_is_as_written_piece_by_piece(tmp_path: Path, file: bytes) -> None:
     (tmp_path / "file").write_bytes(file)
     assert is_as_written_piece_by_piece(tmp_path / "file", tmp_path / "made")
+
+
+@pytest.mark.parametrize(
+    ("pixels", "header", "own"),
+    [
+        (LARGE, 0, True),
+        (LARGE - 2, 0, False),
+        (LARGE, LARGE // 16, False),
+        (16 * FRAME, FRAME - 2000, True),
+        (16 * FRAME, FRAME, False),
+        (17 * FRAME, FRAME, False),
+    ],
+)
+def test_large_pixels_are_hashed_once_unless_the_header_is_long(tmp_path: Path, pixels: int, header: int, own: bool) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(made_file(element(LUT, "OW", RANDOM[:header]), element(PIXELS, "OW", bytes(pixels))))
+    with path.open("rb") as file, (tmp_path / "made").open("wb") as made:
+        instance = deid.read(file)
+        output = deid.deidentify(instance, CONTEXT)
+        assert isinstance(rewrite(file, instance, output, made.fileno(), deid.shared_pixels(instance, output)).output, Own) is own
 
 
 def test_every_bundled_file_is_as_written_piece_by_piece(tmp_path: Path) -> None:
@@ -100,7 +129,7 @@ def test_an_original_that_has_become_shorter_is_rejected(tmp_path: Path) -> None
         output = deid.deidentify(instance, CONTEXT)
         os.truncate(path, 2 * CHUNK)
         with pytest.raises(Reject, match="truncated"):
-            rewrite(file, instance, output, made.fileno())
+            rewrite(file, instance, output, made.fileno(), deid.shared_pixels(instance, output))
 
 
 BATCH = """
@@ -145,4 +174,5 @@ def test_a_batch_comes_back_byte_for_byte(tmp_path: Path) -> None:
     assert sorted(original for path in made for original in gateway.originals(path)) == originals
     for path in made:
         (record,) = gateway.state.vault.find(path.stem)
-        assert record.output_sha256 == sha256(path.read_bytes()).hexdigest()
+        with path.open("rb") as file:
+            assert gateway.state.vault.output_sha256(record, partial(deid.at_pixels, file)) == sha256(path.read_bytes()).hexdigest()

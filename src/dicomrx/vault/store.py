@@ -225,9 +225,9 @@ class Vault:
         opening.decrypt(self._folder / record.location.segment, record.location, self._data_key(record.patient), out, pixels)
 
     def output_sha256(self, record: Record, pixels: Callable[[], BinaryIO | None]) -> str | None:
-        """What was made of a record's original: its SHA-256, in hex; None where nobody can tell (tampered with, or the patient was forgotten).
+        """SHA-256 of what was made of a record's original, in hex; None where nobody can tell: tampered with, or the patient was forgotten.
 
-        `pixels` gives a stream that stands where the original's pixels begin, or those of the file in question; asked where it is needed.
+        `pixels` gives what `restore` takes, or the original where its pixels begin; it is asked only where they are needed.
         """
         if record.output_sha256 is not None:
             return record.output_sha256
