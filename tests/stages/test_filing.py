@@ -23,7 +23,7 @@ from dicomrx.spool.layout import MANIFEST, RECEIPT, Spool
 from dicomrx.spool.ledger import Fate
 from dicomrx.spool.outbox import Outgoing
 from dicomrx.stages.anonymize import Anonymize
-from dicomrx.vault import open_bound
+from dicomrx.vault import Record, open_bound
 from tests.spool_rig import freeze, mark, receive
 from tests.unit.deid_files import element, file_of, joined, needed
 
@@ -98,6 +98,13 @@ class Site:
     def crash_before_filing(self) -> None:
         """As a kill between the vault's record and the filing leaves it, but for the input."""
         shutil.rmtree(self.spool.studies / self.study)
+
+    def tamper_with(self, record: Record) -> None:
+        """Change a byte of its first frame."""
+        path = self.state.path / "vault" / record.location.segment
+        whole = bytearray(path.read_bytes())
+        whole[whole.index(b"}", record.location.start) + 50] ^= 1
+        path.write_bytes(whole)
 
     def forget_everybody(self) -> None:
         with contextlib.closing(sqlite3.connect(self.state.path / "identities.sqlite")) as database, database:
@@ -226,11 +233,21 @@ def test_a_forgotten_patients_large_image_is_no_proof_and_is_not_dropped(site: S
 def test_a_record_that_was_tampered_with_proves_nothing_and_its_original_is_kept_again(site: Site) -> None:
     assert site.send(image(PIXELS)) is Fate.FILED
     (record,) = site.state.vault.find(site.made().stem)
-    (segment,) = (site.state.path / "vault").glob("*.seg")
-    whole = bytearray(segment.read_bytes())
-    whole[whole.index(b"}") + 50] ^= 1
-    segment.write_bytes(whole)
+    site.tamper_with(record)
     assert site.state.vault.output_sha256(record, lambda: None) is None
     assert site.send(image(PIXELS)) is Fate.DUPLICATE
     assert site.records() == 2
     assert site.restored(site.made()) == [image(PIXELS)]
+
+
+def test_where_a_record_was_tampered_with_no_other_original_is_given_in_its_place(site: Site) -> None:
+    one, other = image(PIXELS), image(PIXELS, name=b"Quixano^Sancho", calling=OTHER_PROFILE.encode())
+    assert site.send(one) is Fate.FILED
+    first = site.copy("first.dcm")
+    site.crash_before_filing()
+    assert site.send(other) is Fate.FILED
+    second = site.copy("second.dcm")
+    assert site.restored(second) == [other]
+    site.tamper_with(site.state.vault.find(site.made().stem)[-1])
+    assert site.restored(first, every=True) == [one]
+    assert site.restored(second) == []

@@ -22,7 +22,7 @@ from dicomrx.vault.segments import FRAME
 from tests.spool_rig import receive
 from tests.unit.deid_files import CONTEXT, DEFLATED, EXPLICIT, bundled, element, file_of, joined, needed
 from tests.unit.test_deid_fuzz import EXAMPLES, files
-from tests.unit.test_restore_exact import Gateway
+from tests.unit.test_restore_exact import JPEG, Gateway, encapsulated
 
 CHUNK = rewriting._CHUNK
 RED, LUT, PIXELS = 0x00281201, 0x00283006, 0x7FE00010
@@ -59,10 +59,10 @@ FILES = {
     "short": made_file(element(PIXELS, "OW", RANDOM[:100])),
     "one chunk": made_file(element(PIXELS, "OW", RANDOM[:CHUNK])),
     "many chunks, with a tail": made_file(element(PIXELS, "OW", RANDOM), element(0xFFFCFFFC, "OB", bytes(CHUNK))),
-    "two big values": made_file(element(LUT, "OW", RANDOM[:100_000]), element(PIXELS, "OW", RANDOM[: CHUNK + 2])),
+    "two big values": made_file(element(LUT, "OW", RANDOM[:100_000]), element(PIXELS, "OW", RANDOM)),
     "two that stand in the wrong order": made_file(element(LUT, "OW", RANDOM[:100_000]), element(RED, "OW", RANDOM[:70_000])),
     "large, with a long header": made_file(element(LUT, "OW", RANDOM[:100_000]), element(PIXELS, "OW", RANDOM[:LARGE])),
-    "pixels that stand before what comes first": made_file(element(PIXELS, "OW", RANDOM), element(LUT, "OW", RANDOM[:100_000])),
+    "encapsulated": file_of(joined(needed()) + encapsulated(RANDOM[:LARGE], RANDOM[LARGE:]), JPEG),
     "deflated": made_file(element(PIXELS, "OW", RANDOM), deflated=True),
 }
 
