@@ -12,11 +12,9 @@ from dicomrx.spool import durable
 from dicomrx.vault import Own
 from dicomrx.vault.segments import FRAME
 
-LARGE: Final = 1 << 18
-"""Pixels of so many bytes: what is done with them costs more than all else."""
 _CHUNK: Final = 1 << 20
-# To deflate and encrypt a byte takes ten times as long as to hash it.
-_WORTH: Final = 16
+# To keep a byte, deflated and encrypted, takes ten times as long as to hash one, and room.
+_WORTH: Final = 32
 
 
 class _Buffer(threading.local):
@@ -39,11 +37,11 @@ class Written(NamedTuple):
 def rewrite(file: BinaryIO, instance: deid.Instance, output: deid.Output, fd: int, pixels: range) -> Written:
     """Write an output, not yet synced, but on its way to the disk; `file` is the original's, whose `pixels` are the output's too.
 
-    Large pixels are hashed once, and nearly all of that is done without the interpreter's lock: threads do several at once.
+    Pixels that are many are hashed once, and nearly all of that is done without the interpreter's lock: threads do several at once.
     """
     parts: Iterable[deid.Value] = deid.parts(output)
     own = None
-    if len(pixels) >= LARGE:
+    if pixels:
         parts = list(parts)
         own = _own(parts, pixels)
     run = _Run(file, instance.dataset_offset, fd, own)

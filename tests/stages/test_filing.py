@@ -16,7 +16,6 @@ from dicomrx.errors import Reject
 from dicomrx.jobs import Job
 from dicomrx.profiles import Profiles
 from dicomrx.restore import Kind, restore
-from dicomrx.rewriting import LARGE
 from dicomrx.spool import evidence, outbox, quarantine
 from dicomrx.spool.intake import Intake
 from dicomrx.spool.layout import MANIFEST, RECEIPT, Spool
@@ -28,7 +27,8 @@ from tests.spool_rig import freeze, mark, receive
 from tests.unit.deid_files import element, file_of, joined, needed
 
 OTHER_PROFILE = "RESEARCH"
-PIXELS = os.urandom(LARGE)
+PIXELS = os.urandom(1 << 18)
+SIZES = {"in a thread": len(PIXELS), "large": len(PIXELS) // 2, "small": 1 << 13}
 
 
 def image(pixels: bytes, *, name: bytes = b"Quixano^Alonso", patient_id: bytes = b"HID-778899", calling: bytes = b"CT1") -> bytes:
@@ -130,7 +130,7 @@ def site(tmp_path: Path) -> Iterator[Site]:
         yield site
 
 
-@pytest.fixture(params=[LARGE, LARGE // 2], ids=["large", "small"])
+@pytest.fixture(params=list(SIZES.values()), ids=list(SIZES))
 def pixels(request: pytest.FixtureRequest) -> bytes:
     return PIXELS[: request.param]
 
@@ -149,7 +149,7 @@ def test_of_a_large_image_the_vault_has_the_outputs_own_bytes_and_of_a_small_one
     assert site.send(image(pixels)) is Fate.FILED
     (record,) = site.state.vault.find(site.made().stem)
     digest = sha256(site.made().read_bytes()).hexdigest()
-    assert record.output_sha256 == (None if len(pixels) == LARGE else digest)
+    assert record.output_sha256 == (digest if len(pixels) == SIZES["small"] else None)
     with site.made().open("rb") as file:
         assert site.state.vault.output_sha256(record, lambda: deid.at_pixels(file)) == digest
 
@@ -166,7 +166,7 @@ def test_a_resend_is_dropped_whoever_sends_it_and_whatever_would_be_made_of_it_n
 
 
 @everywhere
-@pytest.mark.parametrize("at", [0, LARGE // 4, -1])
+@pytest.mark.parametrize("at", [0, SIZES["small"] // 2, -1])
 def test_the_same_header_with_another_pixel_is_a_conflict(site: Site, pixels: bytes, move: Callable[[Site], object], at: int) -> None:
     other = bytearray(pixels)
     other[at] ^= 1

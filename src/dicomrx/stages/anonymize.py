@@ -17,7 +17,7 @@ from dicomrx.errors import Reject, Taken
 from dicomrx.filing import Filing, Made
 from dicomrx.jobs import Job
 from dicomrx.profiles import Profiles
-from dicomrx.rewriting import LARGE, Written, rewrite
+from dicomrx.rewriting import Written, rewrite
 from dicomrx.settings import Settings
 from dicomrx.spool import incoming
 from dicomrx.spool.evidence import Sighting
@@ -32,8 +32,9 @@ _ADOPTION_WAIT_S: Final = 1.0
 _BATCH: Final = 64
 # So many are left to another process that has the first of them: what a series has in common is then worked out by one, mostly.
 _STRETCH: Final = 256
-# Large pixels are hashed and written in threads. Not while the next is de-identified: to hand over the interpreter's lock in the midst
-# of that costs more than it gains, as it does for less bytes.
+# Pixels of so many bytes are hashed and written in threads. Not while the next is de-identified: to hand over the interpreter's lock in
+# the midst of that costs more than it gains, as it does for less bytes.
+_LARGE: Final = 1 << 18
 _WRITERS: Final = 2
 # Hardly anything made here waits for the collector of garbage; looking for it after every 700 objects takes 3 % of the time.
 _GARBAGE: Final = 20_000
@@ -235,7 +236,7 @@ def _written(begun: Iterable[_Begun]) -> list[Callable[[], Written]]:
     """Write the large outputs, in threads; the others are written when they are asked for."""
     with ThreadPoolExecutor(_WRITERS) as writers:
         try:
-            return [writers.submit(one.write).result if len(one.original.keywords["pixels"]) >= LARGE else one.write for one in begun]
+            return [writers.submit(one.write).result if len(one.original.keywords["pixels"]) >= _LARGE else one.write for one in begun]
         except RuntimeError as error:  # no thread to be had
             raise MemoryError from error
 
