@@ -31,9 +31,9 @@ PIXELS = os.urandom(1 << 18)
 SIZES = {"in a thread": len(PIXELS), "large": len(PIXELS) // 2, "small": 1 << 13}
 
 
-def image(pixels: bytes, *, name: bytes = b"Quixano^Alonso", patient_id: bytes = b"HID-778899", calling: bytes = b"CT1") -> bytes:
+def image(pixels: bytes, *, name: bytes = b"Quixano^Alonso", calling: bytes = b"CT1") -> bytes:
     """Its file meta is longer or shorter with the title that calls, which chooses the profile too."""
-    facts = {0x00100010: ("PN", name), 0x00100020: ("LO", patient_id), 0x00080020: ("DA", b"20240102")}
+    facts = {0x00080020: ("DA", b"20240102"), 0x00100010: ("PN", name), 0x00100020: ("LO", b"HID-778899")}
     return file_of(joined(needed() | facts) + element(0x7FE00010, "OW", pixels) + element(0xFFFCFFFC, "OB", bytes(10)), calling=calling)
 
 

@@ -46,7 +46,7 @@ def from_vault(state_dir: Path, *, every: bool, kind: Kind) -> Iterator[Original
 def records(state: State, uid: str, file: BinaryIO) -> list[Record]:
     """What this file was made of; where it was changed since, all that the vault has of its instance. A profile may have kept the UID.
 
-    Before that, those of which nobody can tell any more what they were made into: they may be this file's, and no other is given for it.
+    Not all where nobody can tell any more what was made of some: they may be this file's, and no other is given in their place.
     """
     found = state.vault.find(uid) or state.vault.find(deid.pseudonymous_uid(state.uid_key, uid))
     if len(found) > 1:

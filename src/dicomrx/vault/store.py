@@ -33,8 +33,8 @@ class Own(NamedTuple):
 class Original:
     """What a record says of an instance: pseudonymous UIDs, the patient, what was made of it and from which bytes (SHA-256, hex).
 
-    `output` is instead what was made of it where that is known by its own bytes. `dataset` is where its data set begins, behind its head.
-    `pixels` is the part of it that need not be kept, as what was made of it has the same bytes.
+    `output` may be what it has of its own instead, which tells the same. `dataset` is where its data set begins, behind its head. `pixels`
+    is the part of it that need not be kept, as what was made of it has the same bytes.
     """
 
     study: str
