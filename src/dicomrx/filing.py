@@ -5,6 +5,8 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
+from hashlib import file_digest
 from pathlib import Path
 from typing import BinaryIO
 
@@ -31,6 +33,19 @@ class Made:
     fd: int
     original: Original
     sighting: Sighting
+
+    def output_sha256(self) -> str:
+        """SHA-256 of the part, in hex."""
+        output = self.original.output
+        if isinstance(output, str):
+            return output
+        with self.part.open("rb") as file:
+            return file_digest(file, "sha256").hexdigest()
+
+    def at_pixels(self, record: Record) -> BinaryIO:
+        """The file, where the pixels begin that a record of the same data set does not hold: its head may be of another length."""
+        self.file.seek(self.original.dataset + record.pixels_at)
+        return self.file
 
 
 Outcomes = dict[Arrival, Fate | Exception]
@@ -114,18 +129,20 @@ class Filing:
         """
         original = one.original
         filed = study.filed(original.series, original.instance)
-        same = self._vault.same(original)
-        mine = [record for record in known if record.same == same]
-        if filed:
-            proven = next((record for record in mine if record.output_sha256 in filed), None)
-            if proven is not None:
-                return Fate.DUPLICATE, proven.position
-            if original.output_sha256 not in filed:
-                raise Reject("conflict", "an instance with this UID and another content is filed already")
-        position = next((record.position for record in mine if record.output_sha256 == original.output_sha256), None)
-        if position is None:
-            position = self._vault.append(original, one.file, len(known))
+        made = self._made_before(one, known)
+        proven = next((record for output, record in made.items() if output in filed), None)
+        if proven is not None:
+            return Fate.DUPLICATE, proven.position
+        output = one.output_sha256() if filed or made else None
+        if filed and output not in filed:
+            raise Reject("conflict", "an instance with this UID and another content is filed already")
+        position = made[output].position if output in made else self._vault.append(original, one.file, len(known))
         return Fate.DUPLICATE if filed else Fate.FILED, position
+
+    def _made_before(self, one: Made, known: Sequence[Record]) -> dict[str | None, Record]:
+        """The records of the same data set, by what was made of it then (SHA-256); under None is one of which nobody can tell any more."""
+        same = self._vault.same(one.original)
+        return {self._vault.output_sha256(record, partial(one.at_pixels, record)): record for record in known if record.same == same}
 
     def _place(self, study: Study, made: Sequence[Made], fates: Mapping[Arrival, Fate]) -> None:
         """Note what arrived for a study, and file what is to be filed."""

@@ -1,15 +1,20 @@
-"""One pass over an instance's bytes: the original's is hashed, the output is hashed and written, and what both share is read once."""
+"""One pass over an instance's bytes: the original's are hashed, the output's are written, and what both share is read once."""
 
 import os
 import threading
+from collections.abc import Iterable, Sequence
 from hashlib import sha256
 from typing import BinaryIO, Final, NamedTuple
 
 from dicomrx import deid
 from dicomrx.errors import Reject
 from dicomrx.spool import durable
+from dicomrx.vault import Own
+from dicomrx.vault.segments import FRAME
 
 _CHUNK: Final = 1 << 20
+# To keep a byte, deflated and encrypted, takes ten times as long as to hash one, and room.
+_WORTH: Final = 32
 
 
 class _Buffer(threading.local):
@@ -23,19 +28,24 @@ _buffer: Final = _Buffer()
 
 
 class Written(NamedTuple):
-    """SHA-256, in hex: of the file that was written, and of the original's data set, behind its file meta."""
+    """SHA-256, in hex: of the file that was written, or instead its own bytes; and of the original's data set, behind its file meta."""
 
-    output: str
+    output: str | Own
     dataset: str
 
 
-def rewrite(file: BinaryIO, instance: deid.Instance, output: deid.Output, fd: int) -> Written:
-    """Write an output, not yet synced, but on its way to the disk; `file` is the original's, whose position stays.
+def rewrite(file: BinaryIO, instance: deid.Instance, output: deid.Output, fd: int, pixels: range) -> Written:
+    """Write an output, not yet synced, but on its way to the disk; `file` is the original's, whose `pixels` are the output's too.
 
-    Of large ones, nearly all is done without the interpreter's lock: threads do several at once.
+    Pixels that are many are hashed once, and nearly all of that is done without the interpreter's lock: threads do several at once.
     """
-    run = _Run(file, instance.dataset_offset, fd)
-    for part in deid.parts(output):
+    parts: Iterable[deid.Value] = deid.parts(output)
+    own = None
+    if pixels:
+        parts = list(parts)
+        own = _own(parts, pixels)
+    run = _Run(file, instance.dataset_offset, fd, own)
+    for part in parts:
         if isinstance(part, bytes):
             run.write(part)
         elif part.lies_in(file) and part.place.start >= run.at:
@@ -46,11 +56,20 @@ def rewrite(file: BinaryIO, instance: deid.Instance, output: deid.Output, fd: in
     return run.end()
 
 
-class _Run:
-    """`at` is how far the original's data set was hashed."""
+def _own(parts: Sequence[deid.Value], pixels: range) -> Own | None:
+    """What an output has beside its pixels, where to keep that costs less than to hash them once more."""
+    if sum(map(len, parts)) - len(pixels) > min(FRAME, len(pixels) // _WORTH):
+        return None
+    at = next(at for at, part in enumerate(parts) if not isinstance(part, bytes) and part.place == pixels)
+    return Own(b"".join(map(bytes, parts[:at])), b"".join(map(bytes, parts[at + 1 :])))
 
-    def __init__(self, file: BinaryIO, at: int, fd: int) -> None:
+
+class _Run:
+    """`at` is how far the original's data set was hashed; the output is hashed where its `own` bytes are not known."""
+
+    def __init__(self, file: BinaryIO, at: int, fd: int, own: Own | None) -> None:
         self.at = at
+        self._own = own
         self._source = file.fileno()
         self._fd = fd
         self._pieces: list[bytes | memoryview] = []
@@ -58,7 +77,8 @@ class _Run:
 
     def write(self, piece: bytes | memoryview) -> None:
         """To the output alone."""
-        self._made.update(piece)
+        if self._own is None:
+            self._made.update(piece)
         self._pieces.append(piece)
         if len(piece) >= _CHUNK:
             self._flush()
@@ -82,7 +102,7 @@ class _Run:
         durable.begin_sync(self._fd)
         while self._read(_CHUNK):
             pass
-        return Written(self._made.hexdigest(), self._original.hexdigest())
+        return Written(self._own or self._made.hexdigest(), self._original.hexdigest())
 
     def _read(self, length: int) -> memoryview:
         """So much of the original, or what is left; good until the next is read."""

@@ -46,12 +46,12 @@ def traced(pipeline: Pipeline, log: Path, *inject: str) -> int:
     return subprocess.run(command, env=pipeline.env, cwd=pipeline.root, check=False, capture_output=True).returncode
 
 
-@pytest.mark.parametrize(("images", "stride"), [(2, STRIDE), (33, STRIDE * 14)])
+@pytest.mark.parametrize(("images", "side", "stride"), [(2, 256, STRIDE), (33, 32, STRIDE * 14)])
 def test_a_kill_before_any_call_and_a_resend_leave_each_instance_once_and_it_comes_back(
-    pipeline: Pipeline, tmp_path: Path, images: int, stride: int
+    pipeline: Pipeline, tmp_path: Path, images: int, side: int, stride: int
 ) -> None:
     """Of one batch, and of two, the second written into the files of the first: two studies, and one instance that is sent twice."""
-    one, other = (factories.study(tmp_path / f"sources{number}", number, images=images, side=32) for number in (1, 2))
+    one, other = (factories.study(tmp_path / f"sources{number}", number, images=images, side=side) for number in (1, 2))
     sources = [*one, *other]
     for source in (*sources, one[0]):
         receive(pipeline, source)

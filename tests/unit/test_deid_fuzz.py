@@ -103,7 +103,9 @@ def files(draw: st.DrawFn) -> bytes:
     base[0x00080005] = element(0x00080005, "CS", draw(CHARSETS), encoded)
     dataset = _elements(draw, encoded, draw(st.integers(0, 4)), base)
     if draw(st.booleans()):
-        dataset += element(0x7FE00010, "OW", draw(st.binary(max_size=16)) * draw(st.sampled_from((1, 400))), encoded)
+        dataset += element(0x7FE00010, "OW", draw(st.binary(max_size=16)) * draw(st.sampled_from((1, 400, 10_000))), encoded)
+        if draw(st.booleans()):
+            dataset += element(0xFFFCFFFC, "OB", draw(st.binary(max_size=16)), encoded)
     if draw(st.integers(0, 9)) == 0:
         dataset = dataset[: draw(st.integers(0, len(dataset)))]
     if syntax == DEFLATED:

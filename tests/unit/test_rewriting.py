@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import zlib
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 
@@ -15,11 +16,13 @@ from hypothesis import HealthCheck, given, settings
 from dicomrx import deid, rewriting
 from dicomrx.errors import Reject
 from dicomrx.jobs import Job
-from dicomrx.rewriting import Written, rewrite
+from dicomrx.rewriting import rewrite
+from dicomrx.vault import Own
+from dicomrx.vault.segments import FRAME
 from tests.spool_rig import receive
 from tests.unit.deid_files import CONTEXT, DEFLATED, EXPLICIT, bundled, element, file_of, joined, needed
 from tests.unit.test_deid_fuzz import EXAMPLES, files
-from tests.unit.test_restore_exact import Gateway
+from tests.unit.test_restore_exact import JPEG, Gateway, encapsulated
 
 CHUNK = rewriting._CHUNK
 RED, LUT, PIXELS = 0x00281201, 0x00283006, 0x7FE00010
@@ -31,11 +34,15 @@ def is_as_written_piece_by_piece(path: Path, target: Path, profile: deid.Profile
         output = deid.deidentify(instance, CONTEXT, profile)
         wanted = io.BytesIO()
         deid.write(output, wanted)
+        pixels = deid.shared_pixels(instance, output)
         with target.open("wb") as made:
-            written = rewrite(file, instance, output, made.fileno())
-    data = wanted.getvalue()
-    dataset = path.read_bytes()[instance.dataset_offset :]
-    return target.read_bytes() == data and written == Written(sha256(data).hexdigest(), sha256(dataset).hexdigest())
+            written = rewrite(file, instance, output, made.fileno(), pixels)
+    data, original = wanted.getvalue(), path.read_bytes()
+    told, dataset = written
+    if isinstance(told, Own):
+        told = sha256(original[pixels.start : pixels.stop].join(told)).hexdigest()
+    digests = sha256(data).hexdigest(), sha256(original[instance.dataset_offset :]).hexdigest()
+    return target.read_bytes() == data and (told, dataset) == digests
 
 
 def made_file(*parts: bytes, deflated: bool = False) -> bytes:
@@ -52,8 +59,10 @@ FILES = {
     "short": made_file(element(PIXELS, "OW", RANDOM[:100])),
     "one chunk": made_file(element(PIXELS, "OW", RANDOM[:CHUNK])),
     "many chunks, with a tail": made_file(element(PIXELS, "OW", RANDOM), element(0xFFFCFFFC, "OB", bytes(CHUNK))),
-    "two big values": made_file(element(LUT, "OW", RANDOM[:100_000]), element(PIXELS, "OW", RANDOM[: CHUNK + 2])),
+    "two big values": made_file(element(LUT, "OW", RANDOM[:70_000]), element(PIXELS, "OW", RANDOM)),
     "two that stand in the wrong order": made_file(element(LUT, "OW", RANDOM[:100_000]), element(RED, "OW", RANDOM[:70_000])),
+    "two big values, one not much bigger": made_file(element(LUT, "OW", RANDOM[:100_000]), element(PIXELS, "OW", RANDOM[: CHUNK + 2])),
+    "encapsulated": file_of(joined(needed()) + encapsulated(RANDOM[:CHUNK], RANDOM[CHUNK:]), JPEG),
     "deflated": made_file(element(PIXELS, "OW", RANDOM), deflated=True),
 }
 
@@ -70,6 +79,26 @@ def test_two_that_stand_in_the_wrong_order_are_both_in_the_output(tmp_path: Path
 def test_a_file_of_any_shape_is_as_written_piece_by_piece(tmp_path: Path, file: bytes) -> None:
     (tmp_path / "file").write_bytes(file)
     assert is_as_written_piece_by_piece(tmp_path / "file", tmp_path / "made")
+
+
+@pytest.mark.parametrize(
+    ("pixels", "header", "own"),
+    [
+        (0, 0, False),
+        (1 << 13, 0, False),
+        (1 << 17, 0, True),
+        (1 << 17, 1 << 12, False),
+        (32 * FRAME, FRAME - 2000, True),
+        (33 * FRAME, FRAME, False),
+    ],
+)
+def test_pixels_are_hashed_once_where_they_are_many_times_the_header(tmp_path: Path, pixels: int, header: int, own: bool) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(made_file(element(LUT, "OW", RANDOM[:header]), element(PIXELS, "OW", bytes(pixels))))
+    with path.open("rb") as file, (tmp_path / "made").open("wb") as made:
+        instance = deid.read(file)
+        output = deid.deidentify(instance, CONTEXT)
+        assert isinstance(rewrite(file, instance, output, made.fileno(), deid.shared_pixels(instance, output)).output, Own) is own
 
 
 def test_every_bundled_file_is_as_written_piece_by_piece(tmp_path: Path) -> None:
@@ -100,7 +129,7 @@ def test_an_original_that_has_become_shorter_is_rejected(tmp_path: Path) -> None
         output = deid.deidentify(instance, CONTEXT)
         os.truncate(path, 2 * CHUNK)
         with pytest.raises(Reject, match="truncated"):
-            rewrite(file, instance, output, made.fileno())
+            rewrite(file, instance, output, made.fileno(), deid.shared_pixels(instance, output))
 
 
 BATCH = """
@@ -145,4 +174,5 @@ def test_a_batch_comes_back_byte_for_byte(tmp_path: Path) -> None:
     assert sorted(original for path in made for original in gateway.originals(path)) == originals
     for path in made:
         (record,) = gateway.state.vault.find(path.stem)
-        assert record.output_sha256 == sha256(path.read_bytes()).hexdigest()
+        with path.open("rb") as file:
+            assert gateway.state.vault.output_sha256(record, partial(deid.at_pixels, file)) == sha256(path.read_bytes()).hexdigest()

@@ -12,6 +12,7 @@ import sys
 import time
 import tracemalloc
 import zlib
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 
@@ -21,11 +22,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dicomrx.errors import ConfigError, NoInputError, PermissionRefused
-from dicomrx.vault import Record, State
+from dicomrx.vault import Own, Record, State
 from dicomrx.vault.keys import record_key
-from dicomrx.vault.opening import decrypt
+from dicomrx.vault.opening import decrypt, output_sha256
 from dicomrx.vault.segments import FRAME, scan
-from tests.unit.vault_files import child, content, original, put, restored, who
+from tests.unit.vault_files import MADE, child, content, original, put, restored, who
 
 # Appends original after original, and says so when the vault does; argument 2 is where their numbers begin, 3 how many bytes at most.
 APPEND = """
@@ -101,6 +102,37 @@ def test_pixels_are_not_kept_and_come_back_in_their_place(tmp_path: Path, begin:
             state.vault.restore(record, io.BytesIO())
 
 
+@pytest.mark.parametrize(("before", "behind"), [(1, 0), (300, 12), (0, 9), (FRAME - 12, 12)])
+@pytest.mark.parametrize(("begin", "tail"), [(300, 0), (0, 8), (FRAME + 1, 8)])
+def test_an_outputs_own_bytes_tell_its_digest_and_are_no_part_of_the_original(
+    tmp_path: Path, before: int, behind: int, begin: int, tail: int
+) -> None:
+    pixels, data = range(begin, begin + 2 * FRAME + 1), content(1, begin + 2 * FRAME + 1 + tail)
+    own = Own(content(2, before), content(3, behind))
+    file = io.BytesIO(data[pixels.start : pixels.stop].join(own))
+    with State.open(tmp_path / "state", create=True) as state:
+        one = original(state.patient(who("one")), data=data, output=own, dataset=begin // 2, pixels=pixels)
+        put(state, one, io.BytesIO(data))
+        (record,) = state.vault.find("2.25.3")
+        assert (record.output_sha256, record.pixels_at) == (None, begin - begin // 2)
+        digest = sha256(file.getvalue()).hexdigest()
+        for given in (file.getvalue()[before:], data[begin:]):
+            assert state.vault.output_sha256(record, partial(io.BytesIO, given)) == digest
+        for given in (bytes(len(pixels)), data[begin + 1 :], b""):
+            assert state.vault.output_sha256(record, partial(io.BytesIO, given)) not in {None, digest}
+        assert state.vault.output_sha256(record, lambda: None) not in {None, digest}
+        out = io.BytesIO()
+        file.seek(before)
+        state.vault.restore(record, out, file)
+        assert out.getvalue() == data
+
+
+def test_of_a_record_that_has_the_digest_the_pixels_are_not_asked(filled: Path) -> None:
+    with State.open(filled, create=False) as state:
+        (record,) = state.vault.find("2.25.2")
+        assert state.vault.output_sha256(record, lambda: pytest.fail("asked")) == MADE
+
+
 @given(st.lists(st.binary(max_size=50), max_size=5))
 def test_what_an_instance_had_comes_back_oldest_first(tmp_path_factory: pytest.TempPathFactory, originals: list[bytes]) -> None:
     path = tmp_path_factory.mktemp("vault") / "state"
@@ -117,7 +149,7 @@ def test_a_record_says_what_it_is_of(filled: Path) -> None:
         (record,) = state.vault.find("2.25.2")
         wanted = original(state.patient(who("one")), "2.25.2", content(2, 200))
         assert (record.study, record.series, record.instance) == ("2.25.1", "2.25.2", "2.25.2")
-        assert (record.patient, record.profile, record.output_sha256) == (1, "basic", wanted.output_sha256)
+        assert (record.patient, record.profile, record.output_sha256) == (1, "basic", wanted.output)
         assert record.same == state.vault.same(wanted)
         assert record.same != state.vault.same(original(state.patient(who("one")), "2.25.2", b"other"))
 
@@ -159,6 +191,28 @@ def test_every_tampered_byte_is_refused_and_costs_one_record(copy: Path) -> None
     decrypt(path, middle, key, io.BytesIO())
 
 
+def test_every_tampered_byte_of_an_outputs_own_bytes_is_refused(tmp_path: Path) -> None:
+    data, pixels = content(1, 3000), range(500, 2500)
+    with State.open(tmp_path / "state", create=True) as state:
+        patient = state.patient(who("one"))
+        put(state, original(patient, data=data, output=Own(content(2, 200), content(3, 20)), pixels=pixels), io.BytesIO(data))
+        put(state, original(patient, "2.25.4"), io.BytesIO(data))
+        (record,) = state.vault.find("2.25.3")
+    path = segment(state.path)
+    whole = path.read_bytes()
+    head, parts = frames(whole)
+    end = len(head) + len(parts[0])
+    for at in range(record.location.end):
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 1 << at % 8]) + whole[at + 1 :])
+        with pytest.raises(PermissionRefused):
+            decrypt(path, record.location, patient.data_key, io.BytesIO(), io.BytesIO(data[500:]))
+        if at < end:
+            with pytest.raises(PermissionRefused):
+                output_sha256(path, record.location, patient.data_key, lambda: io.BytesIO(data[500:]))
+    path.write_bytes(whole)
+    assert output_sha256(path, record.location, patient.data_key, lambda: io.BytesIO(data[500:]))
+
+
 def frames(whole: bytes) -> tuple[bytes, list[bytes]]:
     """A segment's only record: up to its frames, and these."""
     at = whole.index(b"}") + 1
@@ -170,13 +224,22 @@ def frames(whole: bytes) -> tuple[bytes, list[bytes]]:
     return head, found
 
 
-# Of a record of three: two of content, then the proof.
+# Of a record of three: two of content, or of the output's own bytes and of content, then the proof.
 @pytest.mark.parametrize("order", [[0, 2], [1, 2], [2], [1, 0, 2], [0, 1], [0, 0, 1, 2], [0, 1, 1, 2], [0, 1, 2, 2], [0, 2, 1]])
-@pytest.mark.parametrize("pixels", [range(0), range(FRAME, FRAME + 5000)])
-def test_frames_dropped_swapped_or_doubled_are_refused(tmp_path: Path, order: list[int], pixels: range) -> None:
-    data = content(1, 2 * FRAME + len(pixels))
+@pytest.mark.parametrize(
+    ("pixels", "size", "output"),
+    [
+        (range(0), 2 * FRAME, MADE),
+        (range(FRAME, FRAME + 5000), 2 * FRAME + 5000, MADE),
+        (range(FRAME, FRAME + 5000), FRAME + 5000, Own(b"own", b"bytes")),
+    ],
+)
+def test_frames_dropped_swapped_or_doubled_are_refused(
+    tmp_path: Path, order: list[int], pixels: range, size: int, output: str | Own
+) -> None:
+    data = content(1, size)
     with State.open(tmp_path / "state", create=True) as state:
-        put(state, original(state.patient(who("one")), data=data, pixels=pixels), io.BytesIO(data))
+        put(state, original(state.patient(who("one")), data=data, output=output, pixels=pixels), io.BytesIO(data))
         (record,) = state.vault.find("2.25.3")
         head, parts = frames(segment(state.path).read_bytes())
         assert len(parts) == 3
@@ -218,21 +281,21 @@ def test_another_patients_key_does_not_open_a_record(filled: Path) -> None:
 
 def test_a_record_of_another_version_says_so(copy: Path) -> None:
     path = segment(copy)
-    path.write_bytes(path.read_bytes().replace(b'"version": 3', b'"version": 1'))
+    path.write_bytes(path.read_bytes().replace(b'"version": 4', b'"version": 1'))
     (copy / "vault" / "index.sqlite").unlink()
     with State.open(copy, create=False) as state, pytest.raises(PermissionRefused, match="another version"):
         restored(state, "2.25.1")
 
 
-def by_hand(state: State, data: bytes, pixels: range, facts: dict[str, str], **more: int) -> Record:
-    """A record as its description says, with these facts and more in its header."""
+def by_hand(state: State, data: bytes, pixels: range, facts: dict[str, str], own: bytes = b"", **more: int | str | None) -> Record:
+    """A record as its description says, with these facts, the output's own bytes if there are any, and more in its header."""
     patient, salt = state.patient(who("one")), bytes(16)
     one = original(patient)
     header = {"study": one.study, "series": one.series, "instance": one.instance, "patient": 1, "profile": "basic", "order": 0}
     clear = json.dumps(
-        {**header, "same": "", "output_sha256": "", "pixels": [pixels.start, pixels.stop], "salt": salt.hex(), **more}
+        {**header, "same": "", "output_sha256": MADE, "pixels": [pixels.start, pixels.stop], "salt": salt.hex(), **more}
     ).encode()
-    kept = [zlib.compress(part) for part in (data[: pixels.start], data[pixels.stop :]) if part]
+    kept = [zlib.compress(part) for part in (own, data[: pixels.start], data[pixels.stop :]) if part]
     cipher, raw = AESGCM(record_key(patient.data_key, salt)), b"DXR1" + len(clear).to_bytes(4, "big") + clear
     for number, plain in enumerate([*kept, json.dumps({**facts, "size": len(data)}).encode()]):
         last = number == len(kept)
@@ -256,20 +319,34 @@ def test_a_record_of_the_version_before_comes_back(tmp_path: Path, pixels: range
                 state.vault.restore(record, io.BytesIO(), io.BytesIO(bytes(len(pixels))))
 
 
+@pytest.mark.parametrize("version", [3, 4])
 @pytest.mark.parametrize("wrong", ["", "head_sha256", "dataset_sha256"])
-def test_head_and_data_set_are_both_proven(tmp_path: Path, wrong: str) -> None:
+def test_head_and_data_set_are_both_proven(tmp_path: Path, wrong: str, version: int) -> None:
     data, out = content(1, 6000), io.BytesIO()
     facts = {"head_sha256": sha256(data[:100]).hexdigest(), "dataset_sha256": sha256(data[100:]).hexdigest()}
     if wrong:
         facts[wrong] = sha256(b"other").hexdigest()
     with State.open(tmp_path / "state", create=True) as state:
-        record = by_hand(state, data, range(0), facts, version=3, dataset=100)
+        record = by_hand(state, data, range(0), facts, version=version, dataset=100)
+        assert state.vault.output_sha256(record, lambda: None) == MADE
         if wrong:
             with pytest.raises(PermissionRefused, match="tampered"):
                 state.vault.restore(record, out)
         else:
             state.vault.restore(record, out)
             assert out.getvalue() == data
+
+
+def test_a_record_with_an_outputs_own_bytes_is_what_its_description_says(tmp_path: Path) -> None:
+    data, pixels, out = content(1, 6000), range(300, 5000), io.BytesIO()
+    facts = {"head_sha256": sha256(data[:100]).hexdigest(), "dataset_sha256": sha256(data[100:]).hexdigest()}
+    more = {"version": 4, "dataset": 100, "output_sha256": None, "before": 3}
+    with State.open(tmp_path / "state", create=True) as state:
+        record = by_hand(state, data, pixels, facts, b"ownbytes", **more)
+        made = b"own" + data[300:5000] + b"bytes"
+        assert state.vault.output_sha256(record, lambda: io.BytesIO(data[300:])) == sha256(made).hexdigest()
+        state.vault.restore(record, out, io.BytesIO(data[300:]))
+        assert out.getvalue() == data
 
 
 def test_a_data_set_that_is_not_what_was_said_of_it_is_not_given_back(tmp_path: Path) -> None:

@@ -10,9 +10,10 @@ from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 
-from dicomrx.vault import Original, Patient, Placeholders, Position, State, Who, identify
+from dicomrx.vault import Original, Own, Patient, Placeholders, Position, State, Who, identify
 
 OURS = Placeholders()
+MADE = sha256(b"made").hexdigest()
 
 
 def content(number: int, size: int) -> bytes:
@@ -26,7 +27,13 @@ def who(patient_id: str = "", study: str = "", /, **facts: str) -> Who:
 
 
 def original(
-    patient: Patient, instance: str = "2.25.3", data: bytes = b"", *, made: str = "made", dataset: int = 0, pixels: range = range(0)
+    patient: Patient,
+    instance: str = "2.25.3",
+    data: bytes = b"",
+    *,
+    output: str | Own = MADE,
+    dataset: int = 0,
+    pixels: range = range(0),
 ) -> Original:
     return Original(
         study="2.25.1",
@@ -34,7 +41,7 @@ def original(
         instance=instance,
         patient=patient,
         profile="basic",
-        output_sha256=sha256(made.encode()).hexdigest(),
+        output=output,
         dataset_sha256=sha256(data[dataset:]).hexdigest(),
         transfer_syntax="1.2.840.10008.1.2.1",
         dataset=dataset,

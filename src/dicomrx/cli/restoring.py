@@ -1,6 +1,7 @@
 """Where `dicomrx restore` finds originals: the vault, or the map of the older tool."""
 
 import struct
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -43,11 +44,17 @@ def from_vault(state_dir: Path, *, every: bool, kind: Kind) -> Iterator[Original
 
 
 def records(state: State, uid: str, file: BinaryIO) -> list[Record]:
-    """What this file was made of; where it was changed since, all that the vault has of its instance. A profile may have kept the UID."""
+    """What this file was made of; where it was changed since, all that the vault has of its instance. A profile may have kept the UID.
+
+    Not all where nobody can tell any more what was made of some: they may be this file's, and no other is given in their place.
+    """
     found = state.vault.find(uid) or state.vault.find(deid.pseudonymous_uid(state.uid_key, uid))
     if len(found) > 1:
-        made = digest(file)
-        found = [record for record in found if record.output_sha256 == made] or found
+        output = digest(file)
+        by_output = defaultdict(list)
+        for record in found:
+            by_output[state.vault.output_sha256(record, partial(deid.at_pixels, file))].append(record)
+        found = by_output[output] or by_output[None] or found
     if not found and not state.vault.is_whole:
         msg = (
             "there is no original of it here, but bytes in the vault that are no record as it was written: "

@@ -1,7 +1,7 @@
 """De-identification (PS3.15 Annex E): bytes in, a data set without an identity out. It knows no file, no clock and no setting."""
 
 from dicomrx.deid.actions import Context, pseudonymous_uid
-from dicomrx.deid.dataset import DataSet, Output
+from dicomrx.deid.dataset import DataSet, Output, Value
 from dicomrx.deid.describing import describe
 from dicomrx.deid.engine import deidentify
 from dicomrx.deid.explaining import explain
@@ -25,6 +25,7 @@ __all__ = [
     "Needles",
     "Output",
     "Profile",
+    "Value",
     "at_pixels",
     "check",
     "deidentify",

@@ -148,7 +148,7 @@ class Anonymize:
         part, fd = self._spares.open()
         held.callback(os.close, fd)
         held.callback(part.unlink, missing_ok=True)
-        return _Begun(job, source, part, fd, original, partial(rewrite, file, instance, output, fd))
+        return _Begun(job, source, part, fd, original, partial(rewrite, file, instance, output, fd, original.keywords["pixels"]))
 
     def _deidentified(self, source: "_Source", instance: deid.Instance) -> tuple["partial[Original]", deid.Output]:
         """What is made of an instance, and its original but for the digests of the two."""
@@ -233,7 +233,7 @@ class _Begun:
 
     def made(self, written: Written) -> Made:
         """What was made of it."""
-        original = self.original(output_sha256=written.output, dataset_sha256=written.dataset)
+        original = self.original(output=written.output, dataset_sha256=written.dataset)
         return Made(self.source.arrival, self.source.file, self.part, self.fd, original, self.source.sighting)
 
 

@@ -4,13 +4,14 @@ from dicomrx.vault.binding import open_bound
 from dicomrx.vault.identities import Assignment, Patient
 from dicomrx.vault.pseudonyms import Format
 from dicomrx.vault.state import State
-from dicomrx.vault.store import Original, Position, Record, Vault
+from dicomrx.vault.store import Original, Own, Position, Record, Vault
 from dicomrx.vault.who import Placeholders, Who, id_key, identify
 
 __all__ = [
     "Assignment",
     "Format",
     "Original",
+    "Own",
     "Patient",
     "Placeholders",
     "Position",

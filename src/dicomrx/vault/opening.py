@@ -3,9 +3,10 @@
 import contextlib
 import json
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from hashlib import sha256
+from io import BytesIO
 from itertools import count
 from pathlib import Path
 from typing import Any, BinaryIO, Final
@@ -19,17 +20,23 @@ from dicomrx.vault.segments import VERSION, Location, chunks, nonce, read_header
 
 # One SHA-256 of the whole original, which is read as one without a head.
 _VERSION_2: Final = 2
+# Always the SHA-256 of the output.
+_VERSION_3: Final = 3
 
 
 @dataclass(frozen=True)
 class _Sealed:
-    """What opens a record's frames and is authenticated along; where the data set begins, and the part that the record lacks."""
+    """What opens a record's frames and is authenticated along; where the data set begins, and the part that the record lacks.
+
+    `before` is how many of the output's own bytes come before that part, None where the record has none of them.
+    """
 
     version: int
     cipher: AESGCM
     clear: bytes
     dataset: int
     missing: range
+    before: int | None
 
 
 class _Original:
@@ -63,7 +70,25 @@ def decrypt(path: Path, location: Location, key: bytes, out: BinaryIO, pixels: B
     """
     with path.open("rb") as file:
         sealed = _opened(file, location, key)
-        _rejoin(_kept(file, sealed), sealed, pixels, out)
+        kept = _kept(file, sealed)
+        if sealed.before is not None:
+            next(kept)
+        _rejoin(kept, sealed, pixels, out)
+
+
+def output_sha256(path: Path, location: Location, key: bytes, pixels: Callable[[], BinaryIO | None]) -> str:
+    """SHA-256 of what was made of an original, in hex, by a record that has its own bytes; `pixels` is asked once these are proven.
+
+    Without pixels it is no file's. Raises PermissionRefused as `decrypt` does.
+    """
+    with path.open("rb") as file:
+        sealed = _opened(file, location, key)
+        own, _ = next(_kept(file, sealed))
+    digest = sha256(own[: sealed.before])
+    for chunk in chunks(pixels() or BytesIO(), len(sealed.missing)):
+        digest.update(chunk)
+    digest.update(own[sealed.before :])
+    return digest.hexdigest()
 
 
 def is_sound(path: Path, location: Location, key: bytes) -> bool:
@@ -80,7 +105,7 @@ def _opened(file: BinaryIO, location: Location, key: bytes) -> _Sealed:
         raise _tampered()
     header, clear = found
     version = header.get("version")
-    if version not in {VERSION, _VERSION_2}:
+    if version not in {VERSION, _VERSION_3, _VERSION_2}:
         msg = "the vault's record was written by another version of dicomrx: restore it with that one"
         raise PermissionRefused(msg)
     try:
@@ -88,11 +113,11 @@ def _opened(file: BinaryIO, location: Location, key: bytes) -> _Sealed:
         salt, missing = bytes.fromhex(header["salt"]), range(*header["pixels"])
     except (KeyError, TypeError, ValueError) as error:
         raise _tampered() from error
-    return _Sealed(version, AESGCM(record_key(key, salt)), clear, dataset, missing)
+    return _Sealed(version, AESGCM(record_key(key, salt)), clear, dataset, missing, header.get("before"))
 
 
 def _kept(file: BinaryIO, sealed: _Sealed) -> Iterator[tuple[bytes, bool]]:
-    """The frames, opened: parts of the original, at last the proof."""
+    """The frames, opened: the output's own bytes if the record has them, parts of the original, at last the proof."""
     for counter in count():
         plain, last = _open_frame(file, sealed, counter)
         yield (plain, True) if last else (zlib.decompress(plain), False)

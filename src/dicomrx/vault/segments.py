@@ -6,6 +6,10 @@ patient's key and the header's salt; the nonce is the frame's number and the las
 neither cut, swapped nor dropped); the header is authenticated with each. The last frame holds what proves the rest: the original's size,
 and the SHA-256 of its head and of its data set. The header's `dataset` says where that begins.
 
+What was made of the original is known by `output_sha256` in the header; or, where that is null, by the output's own bytes, those before and
+behind its pixels, which are the first frame, and no part of the original; `before` says how many come before. With the pixels they make
+the SHA-256.
+
 The header's `pixels` say where in the original a part begins and ends that the record does not hold, as the de-identified file has the
 same bytes; both are 0 where it holds everything. No frame holds bytes from before and from behind that part.
 """
@@ -30,7 +34,7 @@ from dicomrx.vault.keys import record_key
 
 SUFFIX: Final = ".seg"
 FRAME: Final = 1 << 20
-VERSION: Final = 3
+VERSION: Final = 4
 _MAGIC: Final = b"DXR1"
 _U32: Final = struct.Struct(">I")
 _LAST: Final = 1 << 31
@@ -78,26 +82,21 @@ class Writer:
         """True where a power cut would take something that was appended."""
         return self._synced < self.end
 
-    def append(self, header: Mapping[str, Any], key: bytes, source: BinaryIO, facts: Mapping[str, Any]) -> Location:
+    def append(self, header: Mapping[str, Any], key: bytes, source: BinaryIO, facts: Mapping[str, Any], own: bytes) -> Location:
         """Write one record, not yet synced; `key` is the patient's, and `source` the original, whose pixels are not read.
 
-        `facts` go encrypted into the last frame, beside the original's size and the SHA-256 of its head.
+        `facts` go encrypted into the last frame, beside the original's size and the SHA-256 of its head; `own` into the first, if there
+        are any.
         """
         start, salt = self.end, secrets.token_bytes(_SALT)
         header = {**header, "version": VERSION, "salt": salt.hex()}
         clear = _json(header).encode()
         self._put(_MAGIC, _U32.pack(len(clear)), clear)
-        cipher, head, counter = AESGCM(record_key(key, salt)), sha256(), 0
-        for at, chunk in _kept_of(source, range(*header["pixels"])):
-            head.update(chunk[: max(0, header["dataset"] - at)])
-            self._frame(cipher.encrypt(nonce(counter, last=False), zlib.compress(chunk, _LEVEL), clear), 0)
-            counter += 1
-        proof = _json({**facts, "size": source.tell(), "head_sha256": head.hexdigest()}).encode()
-        self._frame(cipher.encrypt(nonce(counter, last=True), proof, clear), _LAST)
+        cipher = AESGCM(record_key(key, salt))
+        for counter, (plain, last) in enumerate(_plain(header, source, facts, own)):
+            sealed = cipher.encrypt(nonce(counter, last=last), plain, clear)
+            self._put(_U32.pack(len(sealed) | (_LAST if last else 0)), sealed)
         return Location(self.name, start, self.end, header)
-
-    def _frame(self, sealed: bytes, flag: int) -> None:
-        self._put(_U32.pack(len(sealed) | flag), sealed)
 
     def _put(self, *pieces: bytes) -> None:
         """Written with others, or soon: a call of the system costs more than a record is worth."""
@@ -127,6 +126,17 @@ class Writer:
     def close(self) -> None:
         """Give the flock back: the segment grows no more."""
         os.close(self._fd)
+
+
+def _plain(header: Mapping[str, Any], source: BinaryIO, facts: Mapping[str, Any], own: bytes) -> Iterator[tuple[bytes, bool]]:
+    """What goes into a record's frames, and whether that is the last."""
+    if own:
+        yield zlib.compress(own, _LEVEL), False
+    head = sha256()
+    for at, chunk in _kept_of(source, range(*header["pixels"])):
+        head.update(chunk[: max(0, header["dataset"] - at)])
+        yield zlib.compress(chunk, _LEVEL), False
+    yield _json({**facts, "size": source.tell(), "head_sha256": head.hexdigest()}).encode(), True
 
 
 def _kept_of(source: BinaryIO, pixels: range) -> Iterator[tuple[int, bytes]]:

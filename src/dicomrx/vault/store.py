@@ -4,6 +4,7 @@ import errno
 import os
 import secrets
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,21 +13,28 @@ from typing import BinaryIO, Final, NamedTuple
 from dicomrx.errors import PermissionRefused
 from dicomrx.spool import durable, locks
 from dicomrx.spool.runs import RunDirectory
+from dicomrx.vault import opening
 from dicomrx.vault.identities import Patient
 from dicomrx.vault.index import Index
 from dicomrx.vault.keys import Keys
-from dicomrx.vault.opening import decrypt, is_sound
 from dicomrx.vault.segments import SUFFIX, Location, Writer, scan
 
 _NAME_BYTES: Final = 8
+
+
+class Own(NamedTuple):
+    """What a de-identified file has of its own, before and behind the pixels of its original; together a frame (1 MiB) at most."""
+
+    before: bytes
+    behind: bytes
 
 
 @dataclass(frozen=True, kw_only=True)
 class Original:
     """What a record says of an instance: pseudonymous UIDs, the patient, what was made of it and from which bytes (SHA-256, hex).
 
-    `dataset` is where its data set begins, behind its head. `pixels` is the part of it that need not be kept, as what was made of it has
-    the same bytes.
+    `output` may be what it has of its own instead, which tells the same. `dataset` is where its data set begins, behind its head. `pixels`
+    is the part of it that need not be kept, as what was made of it has the same bytes.
     """
 
     study: str
@@ -34,7 +42,7 @@ class Original:
     instance: str
     patient: Patient
     profile: str
-    output_sha256: str
+    output: str | Own
     dataset_sha256: str
     transfer_syntax: str
     dataset: int
@@ -60,7 +68,7 @@ class Record:
         self.patient: int = header["patient"]
         self.profile: str = header["profile"]
         self.same: str = header["same"]
-        self.output_sha256: str = header["output_sha256"]
+        self.output_sha256: str | None = header["output_sha256"]
         self.order: int = header["order"]
 
     @classmethod
@@ -70,6 +78,12 @@ class Record:
             return cls(location)
         except KeyError:
             return None
+
+    @property
+    def pixels_at(self) -> int:
+        """Where in the data set of its original the pixels begin that it does not hold."""
+        header = self.location.header
+        return int(header["pixels"][0] - header["dataset"])
 
     @property
     def position(self) -> Position:
@@ -103,6 +117,8 @@ class Vault:
 
         `source` is read in little memory, all but its pixels. `order` is how many records of the instance there are.
         """
+        own = original.output if isinstance(original.output, Own) else None
+        output = {"output_sha256": original.output} if own is None else {"output_sha256": None, "before": len(own.before)}
         header = {
             "study": original.study,
             "series": original.series,
@@ -110,7 +126,7 @@ class Vault:
             "patient": original.patient.number,
             "profile": original.profile,
             "same": self.same(original),
-            "output_sha256": original.output_sha256,
+            **output,
             "order": order,
             "dataset": original.dataset,
             "pixels": [original.pixels.start, original.pixels.stop],
@@ -119,7 +135,7 @@ class Vault:
         writer = self._open_segment()
         pending = writer.unsynced
         try:
-            self._appended.append(writer.append(header, original.patient.data_key, source, facts))
+            self._appended.append(writer.append(header, original.patient.data_key, source, facts, b"".join(own or ())))
         except BaseException:
             self._batch_lost = self._batch_lost or pending
             self._abandon_segment()
@@ -183,7 +199,7 @@ class Vault:
             key = self._data_key(record.patient)
         except PermissionRefused:  # forgotten: nobody can tell any more
             return True
-        return is_sound(path, location, key)
+        return opening.is_sound(path, location, key)
 
     def studies(self, patient: int) -> set[str]:
         """The pseudonymous UIDs of the studies of the patient with this number."""
@@ -206,7 +222,19 @@ class Vault:
         `pixels` is a de-identified file that stands where the value of its pixels begins. Raises PermissionRefused, and NoInputError
         where they are needed and not given.
         """
-        decrypt(self._folder / record.location.segment, record.location, self._data_key(record.patient), out, pixels)
+        opening.decrypt(self._folder / record.location.segment, record.location, self._data_key(record.patient), out, pixels)
+
+    def output_sha256(self, record: Record, pixels: Callable[[], BinaryIO | None]) -> str | None:
+        """SHA-256 of what was made of a record's original, in hex; None where nobody can tell: tampered with, or the patient was forgotten.
+
+        `pixels` gives what `restore` takes, or the original where its pixels begin; it is asked only where they are needed.
+        """
+        if record.output_sha256 is not None:
+            return record.output_sha256
+        path, location = self._folder / record.location.segment, record.location
+        with suppress(PermissionRefused):
+            return opening.output_sha256(path, location, self._data_key(record.patient), pixels)
+        return None
 
     def positions(self) -> dict[str, int]:
         """Every segment and its size in bytes."""
