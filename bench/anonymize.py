@@ -57,10 +57,10 @@ class Scenario(NamedTuple):
 _ALL = tuple(CONTENDERS)
 _ONE = tuple(name for name in _ALL if name not in (TWO, REWRITING))
 _PLAN = (
-    Scenario("ct", DISK, 480, _ONE),
-    Scenario("ct", MEMORY, 480, _ALL),
-    Scenario("mr", DISK, 960, (WHOLE, BARE, PYDICOM, DICOGNITO, GDCM)),
-    Scenario("mr", MEMORY, 3840, (WHOLE, TWO, REWRITING, BARE, PYDICOM, DICOGNITO, GDCM)),
+    Scenario("ct", DISK, 960, _ONE),
+    Scenario("ct", MEMORY, 960, _ALL),
+    Scenario("mr", DISK, 1920, (WHOLE, BARE, PYDICOM, DICOGNITO, GDCM)),
+    Scenario("mr", MEMORY, 7680, (WHOLE, TWO, REWRITING, BARE, PYDICOM, DICOGNITO, GDCM)),
     Scenario("large", DISK, 2, (WHOLE, PYDICOM)),
     Scenario("large", MEMORY, 2, (WHOLE, REWRITING, PYDICOM, GDCM)),
 )
