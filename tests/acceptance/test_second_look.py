@@ -1,6 +1,7 @@
 """From thousands of planted values to the zip that leaves, through the real commands; and `dicomrx verify`, which looks again."""
 
 import io
+import re
 import shutil
 import zipfile
 from collections.abc import Callable, Iterator
@@ -137,6 +138,29 @@ def test_another_file_beside_the_images_is_searched_too(sent: Pipeline, tmp_path
         bundle.write(filed(sent)[0], "a/1.dcm")
         bundle.writestr("index.txt", "1 image of Alonso")
     assert "its text" in sent.run("verify", str(tmp_path / "out.zip"), code=1).stdout
+
+
+def test_who_is_called_as_a_word_of_our_own_documents_is_no_survivor_there_but_anywhere_else(pipeline: Pipeline) -> None:
+    def through(number: int, names: list[str]) -> Path:
+        image = factories.dataset(number)
+        image.OtherPatientNames = names
+        factories.write(pipeline.storage / "incoming" / "1.dcm", image)
+        pipeline.run("anonymize", "--once")
+        pipeline.run("watch", "--complete", "all")
+        before = set((pipeline.storage / "sent").iterdir())
+        pipeline.run("upload", "--once")
+        return (set((pipeline.storage / "sent").iterdir()) - before).pop()
+
+    (pipeline.storage / "incoming").mkdir(parents=True)
+    first = through(1, [])
+    text = "".join((first / name).read_text() for name in (".complete", "manifest.json", "attempts.jsonl"))
+    words = {word for key in re.findall(r'"([a-z_]+)":', text) for word in key.split("_")} | {"hand", "high", "last"}
+    words -= {"attempts", "complete", "name", "size"}  # files are called so, and the API answers so
+    assert {"parent", "quiet", "rule", "whole"} <= words
+    sent = through(2, sorted(words))
+    pipeline.run("verify", str(sent))
+    (sent / "note.txt").write_text("Mrs Parent")
+    assert f"SURVIVOR in {sent.name}/note.txt: its text" in pipeline.run("verify", str(sent), code=1).stdout
 
 
 def test_what_cannot_be_searched_is_told_and_hides_no_survivor(sent: Pipeline, tmp_path: Path) -> None:
