@@ -60,7 +60,8 @@ class Answer:
         yield f"{self.study}: {self.state}, {self.instances} instances"
         for reason in self.waits:
             yield f"  waits: {reason.what}"
-            yield f"    since {reason.since or 'unknown'}; at the latest until {reason.until or 'unknown, nothing bounds it'}"
+            until = f"at the latest until {reason.until}" if reason.until else "nothing bounds it"
+            yield f"    since {reason.since}; {until}" if reason.since else f"    {until}"
             yield f"    ended by {reason.ends}"
         for each in self.generations:
             yield f"  generation {each.generation}: {each.state}, {each.instances} instances{f' ({safe(each.note)})' if each.note else ''}"

@@ -63,6 +63,7 @@ def test_a_study_that_no_one_takes_says_why_not(spool: Spool) -> None:
     assert "The API refused the login (HTTP 401)." in reason.what
     assert "\x1b" not in reason.what
     assert "AUTO_UPLOAD" in reason.ends
+    assert "    nothing bounds it" in asked(spool).lines()
 
 
 def test_a_held_upload_waits_for_a_person(spool: Spool) -> None:
@@ -104,6 +105,9 @@ def test_what_is_in_reception_and_what_waits_to_be_filed_is_named_with_what_boun
     assert backlog.what.startswith("1 instances in incoming/")
     assert backlog.until is None
     assert asked(spool).until is None
+    told = list(asked(spool).lines())
+    assert f"    since {reception.since}; at the latest until {reception.until}" in told
+    assert f"    since {backlog.since}; nothing bounds it" in told
     slow.drop()
     assert only(asked(spool)) == backlog
 
