@@ -199,7 +199,7 @@ def test_what_has_no_original_proves_nothing_and_ends_with_66(sent: Pipeline, tm
     factories.study(tmp_path / "others", 9)
     assert "no original" in sent.run("verify", str(tmp_path / "others"), code=66).stderr
     (tmp_path / "empty").mkdir()
-    sent.run("verify", str(tmp_path / "empty"), code=66)
+    assert "there is no DICOM file" in sent.run("verify", str(tmp_path / "empty"), code=66).stderr
     sent.run("verify", str(tmp_path / "nowhere"), code=66)
     sent.run("verify", str(filed(sent)[0]), code=66, DICOM_RECEIVER_STATE_DIR=str(tmp_path / "none"))
 
