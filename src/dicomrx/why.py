@@ -98,9 +98,7 @@ def _waits(spool: Spool, study: Study, entries: list[Entry], rules: Rules) -> It
     wait = completion.wait(spool, study, rules)
     target = seen.quiet_since(arrived) + wait.quiet_ns
     if seen.trouble is not None and not seen.completes(arrived, wait.quiet_ns):
-        yield Reason(
-            f"the receiver: {seen.trouble}" if seen.blocked != watermark.FOREIGN else seen.trouble, None, None, _ENDS[seen.trouble]
-        )
+        yield Reason(seen.trouble, None, None, _ENDS[seen.trouble])
     yield from _on_their_way(spool, target)
     if spool.now() < target:
         yield _quiet(seen, arrived, wait)

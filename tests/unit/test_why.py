@@ -120,12 +120,12 @@ def test_what_began_after_the_study_was_quiet_is_not_waited_for(spool: Spool, in
     late.drop()
 
 
-@pytest.mark.parametrize("trouble", ["died", "for want of room", "not adopted"])
+@pytest.mark.parametrize("trouble", ["the receiver died", "for want of room", "not adopted"])
 def test_what_keeps_every_study_waiting_is_told_with_the_way_out(spool: Spool, tmp_path: Path, trouble: str) -> None:
     victim = open_spool(tmp_path)
     intake = Intake(victim)
     file_one(spool, receive(intake))
-    if trouble == "died":
+    if trouble == "the receiver died":
         die(victim, intake)
     elif trouble == "for want of room":
         intake._min_free = 1 << 62
@@ -134,6 +134,7 @@ def test_what_keeps_every_study_waiting_is_told_with_the_way_out(spool: Spool, t
         drop(spool, "SMITH.dcm")
     reason = asked(spool).waits[0]
     assert trouble in reason.what
+    assert reason.what.count("receiver") < 2
     assert "dicomrx" in reason.ends
     assert asked(spool).until is None
 
