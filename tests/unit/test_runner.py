@@ -159,10 +159,9 @@ def test_a_trouble_of_the_machine_is_told_of_one_job_and_then_of_how_many(spool:
     put(spool, *"abcdefgh")
     Runner(EatTogether(spool.incoming, raising(OSError(errno.ENOSPC, "No space left"), *"abcdefg")), spool).once()
     told = [record.getMessage().partition(" at ")[0] for record in caplog.records if record.levelno == logging.ERROR]
-    trouble = "OSError [No space left]"
-    assert (
-        told == [f"a: the machine is unwell: {trouble}", f"eat: the machine was unwell for 7 jobs: {trouble}"] * 2
-    )  # h was done: a second pass
+    one, all_of_them = "a: the machine is unwell", "eat: the machine was unwell for 7 jobs"
+    passes = 2  # for h was done in the first
+    assert told == [f"{words}: OSError [No space left]" for words in (one, all_of_them)] * passes
 
 
 def test_a_disk_on_which_only_small_ones_fit_quarantines_no_big_one(spool: Spool) -> None:
