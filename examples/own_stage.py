@@ -4,8 +4,9 @@ Run it beside a running gateway, as a daemon or from cron:
 
     python examples/own_stage.py /var/lib/dicomrx/spool/storage /var/lib/dicomrx/spool/zips [--once]
 
-It needs no more than this file. To make it a command of its own (`dicomrx prune`), put the class under `dicomrx/stages/`, a line into
-`dicomrx/stages/__init__.py` and a command like that of `watch` into `dicomrx/cli/stage_commands.py` and `app.py`.
+It needs no more than this file. To make it a command of its own (`dicomrx prune`), put the class and a `build` like that of `watch` into
+`dicomrx/stages/prune.py`, a line into `dicomrx/stages/__init__.py` and a command like that of `watch` into `dicomrx/cli/stage_commands.py`
+and `app.py`; for `all` to run it, its name into `run_all` there.
 """
 
 import sys

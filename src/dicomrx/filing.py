@@ -100,6 +100,8 @@ class Filing:
             for uid, some in by_study.items():
                 self._place(studies[uid], some, fates)
             incoming.finish(self._spool, fates, self._spares)
+        for one in made:
+            log.debug("%s: %s: %s/%s", one.arrival.id, outcomes[one.arrival], one.original.series, one.original.instance)
         for uid, some in by_study.items():
             for fate, count in Counter(fates[one.arrival] for one in some if one.arrival in fates).items():
                 log.info("%s: %d %s", uid, count, fate)

@@ -11,6 +11,7 @@ import signal
 import threading
 import time
 import traceback
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -148,11 +149,13 @@ class Runner:
     def _pass(self) -> Tally:
         tally = Tally()
         sick: list[Job] = []
+        troubles: Counter[str] = Counter()
         try:
             for jobs in self._batches(tally):
                 if self._stop.is_set():
                     break
                 failed = self._attempt(jobs)
+                _tell_the_first(failed, troubles)
                 for job in jobs:
                     self._settle(job, failed.get(job), tally, sick)
         except UnavailableError as error:
@@ -160,6 +163,7 @@ class Runner:
             tally.unavailable = error
         finally:
             self._spool.in_hand()
+            _tell_how_many(self._stage.name, troubles)
         if tally.done:  # the machine is well: what failed fails alone
             for job in sick:
                 self._spool.strike(job.name)
@@ -228,7 +232,6 @@ class Runner:
         elif is_machine_error(error):
             tally.deferred += 1
             self._blame(job, error, sick)
-            log.error("%s: the machine is unwell: %s", name, _kind(error))
         else:
             log.error("%s: a bug: %s", name, _kind(error))
             self._reject(job, Reject("bug", _kind(error)), tally)
@@ -256,6 +259,22 @@ class Runner:
         elif quarantine.put_aside(self._spool, job.path, self._stage.name, never.reason, never.detail):
             tally.rejected += 1
             log.warning("%s: quarantined: %s", job.name, never)
+
+
+def _tell_the_first(failed: Mapping[Job, Exception], troubles: Counter[str]) -> None:
+    """Of each of the machine's troubles in a pass: a full disk is that of every input, and a log would fill what is left of it."""
+    for job, error in failed.items():
+        if is_machine_error(error):
+            kind = _kind(error)
+            if kind not in troubles:
+                log.error("%s: the machine is unwell: %s", job.name, kind)
+            troubles[kind] += 1
+
+
+def _tell_how_many(stage: str, troubles: Counter[str]) -> None:
+    for kind, count in troubles.items():
+        if count > 1:
+            log.error("%s: the machine was unwell for %d jobs: %s", stage, count, kind)
 
 
 def _may_be_its_own_fault(error: BaseException) -> bool:

@@ -60,7 +60,8 @@ class Answer:
         yield f"{self.study}: {self.state}, {self.instances} instances"
         for reason in self.waits:
             yield f"  waits: {reason.what}"
-            yield f"    since {reason.since or 'unknown'}; at the latest until {reason.until or 'unknown, nothing bounds it'}"
+            until = f"at the latest until {reason.until}" if reason.until else "nothing bounds it"
+            yield f"    since {reason.since}; {until}" if reason.since else f"    {until}"
             yield f"    ended by {reason.ends}"
         for each in self.generations:
             yield f"  generation {each.generation}: {each.state}, {each.instances} instances{f' ({safe(each.note)})' if each.note else ''}"
@@ -97,9 +98,7 @@ def _waits(spool: Spool, study: Study, entries: list[Entry], rules: Rules) -> It
     wait = completion.wait(spool, study, rules)
     target = seen.quiet_since(arrived) + wait.quiet_ns
     if seen.trouble is not None and not seen.completes(arrived, wait.quiet_ns):
-        yield Reason(
-            f"the receiver: {seen.trouble}" if seen.blocked != watermark.FOREIGN else seen.trouble, None, None, _ENDS[seen.trouble]
-        )
+        yield Reason(seen.trouble, None, None, _ENDS[seen.trouble])
     yield from _on_their_way(spool, target)
     if spool.now() < target:
         yield _quiet(seen, arrived, wait)

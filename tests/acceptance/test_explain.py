@@ -135,6 +135,6 @@ def test_the_profile_is_that_of_the_calling_title(pipeline: Pipeline) -> None:
     assert described.startswith("profile: research, written into files as dicomrx research 2026c\n")
     assert "\nprofile of SCANNER: basic, written into files as dicomrx basic+uid 2026c\n" in described
     assert "\nmethod 113105: Clean Descriptors Option\n" in described
-    assert re.search(r"^clean  \(0008,1030\) Study Description LO: PS3.15 Table E.1-1: X; clean-descriptors: C$", described, re.MULTILINE)
+    assert re.search(r"^clean  \(0008,1030\) StudyDescription LO: PS3.15 Table E.1-1: X; clean-descriptors: C$", described, re.MULTILINE)
     assert re.search(r"^keep  \(0019,xx0C\) SIEMENS MR HEADER: B Value IS: private", described, re.MULTILINE)
     assert max(map(len, described.splitlines())) <= 100

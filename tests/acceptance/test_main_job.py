@@ -77,6 +77,7 @@ def test_without_auto_upload_all_freezes_and_zips_and_cron_sends(new_pipeline: C
         wait_until(lambda: list(pipeline.zips.glob("*.zip")))
         time.sleep(1)
         assert not pipeline.api.accepted
+        assert "not sent: `dicomrx upload` sends them" in pipeline.logs()
         pipeline.run("upload", "--once")
     assert len(pipeline.api.accepted) == 1
 

@@ -1,6 +1,7 @@
 """From thousands of planted values to the zip that leaves, through the real commands; and `dicomrx verify`, which looks again."""
 
 import io
+import re
 import shutil
 import zipfile
 from collections.abc import Callable, Iterator
@@ -139,6 +140,29 @@ def test_another_file_beside_the_images_is_searched_too(sent: Pipeline, tmp_path
     assert "its text" in sent.run("verify", str(tmp_path / "out.zip"), code=1).stdout
 
 
+def test_who_is_called_as_a_word_of_our_own_documents_is_no_survivor_there_but_anywhere_else(pipeline: Pipeline) -> None:
+    def through(number: int, names: list[str]) -> Path:
+        image = factories.dataset(number)
+        image.OtherPatientNames = names
+        factories.write(pipeline.storage / "incoming" / "1.dcm", image)
+        pipeline.run("anonymize", "--once")
+        pipeline.run("watch", "--complete", "all")
+        before = set((pipeline.storage / "sent").iterdir())
+        pipeline.run("upload", "--once")
+        return (set((pipeline.storage / "sent").iterdir()) - before).pop()
+
+    (pipeline.storage / "incoming").mkdir(parents=True)
+    first = through(1, [])
+    text = "".join((first / name).read_text() for name in (".complete", "manifest.json", "attempts.jsonl"))
+    words = {word for key in re.findall(r'"([a-z_]+)":', text) for word in key.split("_")} | {"hand", "high", "last"}
+    words -= {"attempts", "complete", "name", "size"}  # files are called so, and the API answers so
+    assert {"parent", "quiet", "rule", "whole"} <= words
+    sent = through(2, sorted(words))
+    pipeline.run("verify", str(sent))
+    (sent / "note.txt").write_text("Mrs Parent")
+    assert f"SURVIVOR in {sent.name}/note.txt: its text" in pipeline.run("verify", str(sent), code=1).stdout
+
+
 def test_what_cannot_be_searched_is_told_and_hides_no_survivor(sent: Pipeline, tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "out.zip", "w") as bundle:
         bundle.write(filed(sent)[0], "a/1.dcm")
@@ -175,7 +199,7 @@ def test_what_has_no_original_proves_nothing_and_ends_with_66(sent: Pipeline, tm
     factories.study(tmp_path / "others", 9)
     assert "no original" in sent.run("verify", str(tmp_path / "others"), code=66).stderr
     (tmp_path / "empty").mkdir()
-    sent.run("verify", str(tmp_path / "empty"), code=66)
+    assert "there is no DICOM file" in sent.run("verify", str(tmp_path / "empty"), code=66).stderr
     sent.run("verify", str(tmp_path / "nowhere"), code=66)
     sent.run("verify", str(filed(sent)[0]), code=66, DICOM_RECEIVER_STATE_DIR=str(tmp_path / "none"))
 

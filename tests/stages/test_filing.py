@@ -1,6 +1,7 @@
 """Promise 4: what becomes of an instance that is there already, wherever that lies; of large images as of small ones, told otherwise."""
 
 import contextlib
+import logging
 import os
 import shutil
 import sqlite3
@@ -251,3 +252,18 @@ def test_where_a_record_was_tampered_with_no_other_original_is_given_in_its_plac
     site.tamper_with(site.state.vault.find(site.made().stem)[-1])
     assert site.restored(first, every=True) == [one]
     assert site.restored(second) == []
+
+
+def test_the_log_tells_how_many_became_what_and_for_who_wants_it_all_where_each_image_is(
+    site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG, "dicomrx.filing")
+    assert [site.send(image(PIXELS)) for _ in range(2)] == [Fate.FILED, Fate.DUPLICATE]
+    (run,) = site.spool.receiver_runs()
+    where = f"{site.made().parent.name}/{site.made().stem}"
+    assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
+        ("DEBUG", f"{run}-1-1: filed: {where}"),
+        ("INFO", f"{site.study}: 1 filed"),
+        ("DEBUG", f"{run}-1-2: duplicate: {where}"),
+        ("INFO", f"{site.study}: 1 duplicate"),
+    ]

@@ -151,7 +151,7 @@ def test_a_description_tells_the_effective_action_and_why() -> None:
         assert len(found) == 1, found
         return found[0]
 
-    assert described("(0008,1030)", NAMED[0]) == ("X", "PS3.15 Table E.1-1: X")
+    assert described("(0008,1030) StudyDescription", NAMED[0]) == ("X", "PS3.15 Table E.1-1: X")
     assert described("(0008,1030)", NAMED[1]) == ("C", "PS3.15 Table E.1-1: X; clean-descriptors: C")
     assert described("(0008,1030)", SITE) == ("K", "the site's own rule")
     assert described("(0018,5100)", SITE) == ("X", "the site's own rule")

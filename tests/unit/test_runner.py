@@ -155,6 +155,15 @@ def test_a_sick_machine_quarantines_nothing(spool: Spool, code: int) -> None:
     assert names(spool.run_dir / "strikes") == []
 
 
+def test_a_trouble_of_the_machine_is_told_of_one_job_and_then_of_how_many(spool: Spool, caplog: pytest.LogCaptureFixture) -> None:
+    put(spool, *"abcdefgh")
+    Runner(EatTogether(spool.incoming, raising(OSError(errno.ENOSPC, "No space left"), *"abcdefg")), spool).once()
+    told = [record.getMessage().partition(" at ")[0] for record in caplog.records if record.levelno == logging.ERROR]
+    one, all_of_them = "a: the machine is unwell", "eat: the machine was unwell for 7 jobs"
+    passes = 2  # for h was done in the first
+    assert told == [f"{words}: OSError [No space left]" for words in (one, all_of_them)] * passes
+
+
 def test_a_disk_on_which_only_small_ones_fit_quarantines_no_big_one(spool: Spool) -> None:
     one = Runner(Eat(spool.incoming, raising(OSError(errno.ENOSPC, "No space left"), "big")), spool)
     for number in range(5):

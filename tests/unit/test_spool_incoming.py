@@ -253,6 +253,7 @@ def test_a_quarantined_input_comes_back_with_new_stamps_and_its_reason_goes(spoo
     assert (path.parent.name, document["reason"], document["arrival"]) == ("burned-in-", "Burned In!", arrival.id)
     assert stat.S_ISREG(path.stat().st_mode)
     (item,) = quarantine.find(spool, arrival.name.removesuffix(".dcm"))
+    assert quarantine.find(spool, arrival.name) == [item]  # as the log calls it
     advance(10, spool)
     target = quarantine.requeue(spool, item, 1)
     (again,) = incoming.arrivals(spool)

@@ -63,6 +63,7 @@ def test_a_study_that_no_one_takes_says_why_not(spool: Spool) -> None:
     assert "The API refused the login (HTTP 401)." in reason.what
     assert "\x1b" not in reason.what
     assert "AUTO_UPLOAD" in reason.ends
+    assert "    nothing bounds it" in asked(spool).lines()
 
 
 def test_a_held_upload_waits_for_a_person(spool: Spool) -> None:
@@ -104,6 +105,9 @@ def test_what_is_in_reception_and_what_waits_to_be_filed_is_named_with_what_boun
     assert backlog.what.startswith("1 instances in incoming/")
     assert backlog.until is None
     assert asked(spool).until is None
+    told = list(asked(spool).lines())
+    assert f"    since {reception.since}; at the latest until {reception.until}" in told
+    assert f"    since {backlog.since}; nothing bounds it" in told
     slow.drop()
     assert only(asked(spool)) == backlog
 
@@ -116,12 +120,12 @@ def test_what_began_after_the_study_was_quiet_is_not_waited_for(spool: Spool, in
     late.drop()
 
 
-@pytest.mark.parametrize("trouble", ["died", "for want of room", "not adopted"])
+@pytest.mark.parametrize("trouble", ["the receiver died", "for want of room", "not adopted"])
 def test_what_keeps_every_study_waiting_is_told_with_the_way_out(spool: Spool, tmp_path: Path, trouble: str) -> None:
     victim = open_spool(tmp_path)
     intake = Intake(victim)
     file_one(spool, receive(intake))
-    if trouble == "died":
+    if trouble == "the receiver died":
         die(victim, intake)
     elif trouble == "for want of room":
         intake._min_free = 1 << 62
@@ -130,6 +134,7 @@ def test_what_keeps_every_study_waiting_is_told_with_the_way_out(spool: Spool, t
         drop(spool, "SMITH.dcm")
     reason = asked(spool).waits[0]
     assert trouble in reason.what
+    assert reason.what.count("receiver") < 2
     assert "dicomrx" in reason.ends
     assert asked(spool).until is None
 

@@ -65,8 +65,11 @@ def verify(
     typer.echo(f"{report.clean} clean, {len({name for name, _ in report.survivors})} with survivors, {len(report.unproven)} not proven")
     if report.survivors:
         raise typer.Exit(1)
-    if report.unproven or not report.clean:
-        raise typer.Exit(max((error.exit_code for _, error in report.unproven), default=NoInputError.exit_code))
+    if report.unproven:
+        raise typer.Exit(max(error.exit_code for _, error in report.unproven))
+    if not report.clean:
+        msg = "nothing is proven: there is no DICOM file in what was named"
+        raise NoInputError(msg)
 
 
 @with_settings()

@@ -19,8 +19,14 @@ from dicomrx.vault import Record, State
 
 _TEXT_LIMIT: Final = 1 << 24
 _TOO_LARGE: Final = "it is no DICOM file, and larger than 16 MiB: only its beginning was searched"
-# In our own documents: when something was sent or marked, often the day of the study and no date of it; sizes and counts, which are no IDs.
-_OURS: Final = re.compile(rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?|(?<=[:,\[])\s*\d+(?=\s*[,\]}])")
+# What our own documents say in every study, and what may be somebody's name.
+_WORDS: Final = (
+    "aborted|ambiguous|answer|arrival|associations|attempts?|ceiling|complete|confidence|counts|destination|detail|error|evidence|failed|files|"
+    "gaps|generation|hand|held|high|instances?|last_association|lost|name|newest_arrival|parent|profile|quarantined|quiet|quiet_s|reason|"
+    "receiver_start|refused|released?|rule|sealed|sending|sent|sent_at|series|size|stage|status|step|study|unknown|version|watermark|whole"
+)
+# Besides, when something was sent or marked, often the day of the study and no date of it; sizes and counts, which are no IDs.
+_OURS: Final = re.compile(rf'"(?:{_WORDS})"|\d{{4}}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?|(?<=[:,\[])\s*\d+(?=\s*[,\]}}])'.encode())
 
 
 @dataclass

@@ -35,7 +35,9 @@ def describe(profile: Profile) -> Iterator[Described]:
         if key == "private":
             yield _described(row["name"], profile.rule(_PRIVATE, None))
         else:
-            yield _described(f"{_tag_text(key)} {row['name']}".rstrip(), profile.rule(int(key.replace("x", "0"), 16), None))
+            tag = int(key.replace("x", "0"), 16)
+            word = "" if "x" in key else keyword_for_tag(BaseTag(tag))  # as a site's own rules call it
+            yield _described(f"{_tag_text(key)} {word or row['name']}".rstrip(), profile.rule(tag, None))
     own = {tag for tag, _ in profile.rules} | named_rules().keys()
     for tag in sorted(own - _listed()):
         yield _described(_name(tag), profile.rule(tag, None))

@@ -174,7 +174,7 @@ class Settings:
         unit="days",
     )
     manifest_in_zip: bool = _switch("the zip also holds manifest.json: hashes, profile, and how it was decided to be complete", on=False)
-    log_level: str = _choice("INFO", LOG_LEVELS, "least level that is logged")
+    log_level: str = _choice("INFO", LOG_LEVELS, "least level that is logged, at DEBUG each image too")
     log_file: Path | None = _path(None, "file that gets the log too")
     config: Path | None = _path(None, "TOML file with settings; its keys are the flag words")
 

@@ -115,8 +115,8 @@ def _item(path: Path, reason: Path) -> Item:
 
 
 def find(spool: Spool, wanted: str) -> list[Item]:
-    """What `wanted` names: one item, all of a reason, or `all`; raises NoInputError where that is nothing."""
-    chosen = [item for item in items(spool) if wanted in {"all", item.reason, item.name}]
+    """What `wanted` names: one item, also as logs call it, all of a reason, or `all`; raises NoInputError where that is nothing."""
+    chosen = [item for item in items(spool) if wanted in {"all", item.reason, item.name, item.path.name}]
     if not chosen:
         msg = f"nothing in quarantine is called {wanted!r}: `dicomrx quarantine list` shows the names and reasons"
         raise NoInputError(msg)

@@ -270,6 +270,7 @@ def build(spool: Spool, settings: Settings) -> Iterator[Upload]:
         manifest_in_zip=settings.manifest_in_zip,
     )
     if not settings.auto_upload:
+        log.info("complete studies are zipped and not sent: `dicomrx upload` sends them, or AUTO_UPLOAD")
         yield make(None)
         return
     refuse_plain_http(settings)
