@@ -1,4 +1,4 @@
-"""Link, rename and fsync: the only module that calls them, so that durability is decided in one place.
+"""Link, rename and fsync: the only module that calls them (many fsyncs by `aio`), so that durability is decided in one place.
 
 New files are written in a run directory (`runs`), fsynced and then **linked** to their final name: nothing is ever overwritten,
 and a reader never sees half a file.
