@@ -90,7 +90,10 @@ print(durable.sync_all(fds))
 """
 
 
-@pytest.mark.parametrize("refusal", ["io_setup:error=EPERM", "io_setup:error=EAGAIN", "io_submit:error=ENOSYS", "io_submit:retval=0"])
+@pytest.mark.parametrize(
+    "refusal",
+    ["io_setup:error=EPERM", "io_setup:error=EAGAIN", "io_submit:error=ENOSYS", "io_submit:retval=0", "io_getevents:error=ENOSYS"],
+)
 def test_where_the_kernel_refuses_they_are_synced_one_by_one(tmp_path: Path, refusal: str) -> None:
     needs_tool("strace")
     assert traced(tmp_path, "-e", f"inject={refusal}") == 8
@@ -104,7 +107,7 @@ def test_otherwise_none_is(tmp_path: Path) -> None:
 def traced(folder: Path, *inject: str) -> int:
     """How many are fsynced one by one."""
     log = folder / "trace"
-    strace = ["strace", "-f", "-e", "trace=fsync,io_setup,io_submit", "-o", str(log), *inject]
+    strace = ["strace", "-f", "-e", "trace=fsync,io_setup,io_submit,io_getevents", "-o", str(log), *inject]
     done = subprocess.run([*strace, sys.executable, "-c", PROGRAM, str(folder)], check=True, capture_output=True, text=True)
     assert done.stdout.split() == str([None] * 8).split()
     calls = log.read_text()
