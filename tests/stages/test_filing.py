@@ -244,6 +244,16 @@ def test_a_forgotten_patients_large_image_is_no_proof_and_is_not_dropped(site: S
     assert site.restored(first) == [], "it was forgotten, though the same image came again"
 
 
+def test_a_forgotten_patients_large_image_is_not_missed_where_the_file_is_anothers(site: Site) -> None:
+    other = image(PIXELS, name=b"Quixano^Alonso^^Don")
+    assert site.send(image(PIXELS)) is Fate.FILED
+    site.forget_everybody()
+    site.crash_before_filing()
+    assert site.send(other) is Fate.FILED
+    assert site.records() == 2
+    assert site.restored(site.made()) == site.restored(site.made(), every=True) == [other]
+
+
 @pytest.mark.parametrize("last", [False, True])
 def test_a_record_that_was_tampered_with_proves_nothing_and_its_original_is_kept_again(site: Site, *, last: bool) -> None:
     assert site.send(image(PIXELS)) is Fate.FILED
