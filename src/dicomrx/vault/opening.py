@@ -132,15 +132,16 @@ def _kept(file: BinaryIO, sealed: _Sealed) -> Iterator[tuple[bytes, bool]]:
 
 def _rejoin(kept: Iterator[tuple[bytes, bool]], sealed: _Sealed, pixels: BinaryIO | None, out: BinaryIO) -> bool:
     """Write an original to `out`; False where that is proven not to be it."""
-    original = _Original(sealed.dataset, out)
+    original, proof = _Original(sealed.dataset, out), b""
     for plain, last in kept:
         if sealed.missing and original.size == sealed.missing.start:
             for chunk in _given(pixels, len(sealed.missing)):
                 original.write(chunk)
         if last:
-            return original.is_proven(sealed, json.loads(plain))
-        original.write(plain)
-    raise _tampered()
+            proof = plain
+        else:
+            original.write(plain)
+    return original.is_proven(sealed, json.loads(proof))
 
 
 def _given(pixels: BinaryIO | None, length: int) -> Iterator[bytes]:
