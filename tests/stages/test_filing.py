@@ -100,11 +100,11 @@ class Site:
         """As a kill between the vault's record and the filing leaves it, but for the input."""
         shutil.rmtree(self.spool.studies / self.study)
 
-    def tamper_with(self, record: Record) -> None:
-        """Change a byte of its first frame."""
+    def tamper_with(self, record: Record, *, last: bool = False) -> None:
+        """Change a byte of its first frame, or of its last."""
         path = self.state.path / "vault" / record.location.segment
         whole = bytearray(path.read_bytes())
-        whole[whole.index(b"}", record.location.start) + 50] ^= 1
+        whole[record.location.end - 20 if last else whole.index(b"}", record.location.start) + 50] ^= 1
         path.write_bytes(whole)
 
     def forget_everybody(self) -> None:
@@ -218,6 +218,20 @@ def test_what_a_crash_and_another_profile_made_of_one_is_told_apart(site: Site, 
     assert site.restored(second) == []
 
 
+def test_originals_of_one_header_are_told_apart_by_their_pixels(site: Site, pixels: bytes) -> None:
+    """The second was filed because a crash, or somebody who took the first one away, came between."""
+    one, other = image(pixels), image(pixels[::-1])
+    assert site.send(one) is Fate.FILED
+    first = site.copy("first.dcm")
+    site.crash_before_filing()
+    assert site.send(other) is Fate.FILED
+    second = site.copy("second.dcm")
+    assert site.restored(first) == site.restored(first, every=True) == [one]
+    assert site.restored(second) == site.restored(second, every=True) == [other]
+    second.write_bytes(second.read_bytes().replace(pixels[:1024][::-1], bytes(1024)))
+    assert site.restored(second) == []
+
+
 def test_a_forgotten_patients_large_image_is_no_proof_and_is_not_dropped(site: Site) -> None:
     """Its record cannot be opened any more, so nobody can tell what it was made into."""
     assert site.send(image(PIXELS)) is Fate.FILED
@@ -231,14 +245,37 @@ def test_a_forgotten_patients_large_image_is_no_proof_and_is_not_dropped(site: S
     assert site.restored(first) == [], "it was forgotten, though the same image came again"
 
 
-def test_a_record_that_was_tampered_with_proves_nothing_and_its_original_is_kept_again(site: Site) -> None:
+def test_a_forgotten_patients_large_image_is_not_missed_where_the_file_is_anothers(site: Site) -> None:
+    other = image(PIXELS, name=b"Quixano^Alonso^^Don")
+    assert site.send(image(PIXELS)) is Fate.FILED
+    site.forget_everybody()
+    site.crash_before_filing()
+    assert site.send(other) is Fate.FILED
+    assert site.records() == 2
+    assert site.restored(site.made()) == site.restored(site.made(), every=True) == [other]
+
+
+@pytest.mark.parametrize("last", [False, True])
+def test_a_record_that_was_tampered_with_proves_nothing_and_its_original_is_kept_again(site: Site, *, last: bool) -> None:
     assert site.send(image(PIXELS)) is Fate.FILED
     (record,) = site.state.vault.find(site.made().stem)
-    site.tamper_with(record)
+    site.tamper_with(record, last=last)
     assert site.state.vault.output_sha256(record, lambda: None) is None
     assert site.send(image(PIXELS)) is Fate.DUPLICATE
     assert site.records() == 2
     assert site.restored(site.made()) == [image(PIXELS)]
+
+
+@pytest.mark.parametrize("last", [False, True])
+@pytest.mark.parametrize("number", [0, 1])
+def test_of_two_that_became_the_same_the_one_that_was_tampered_with_is_missed(
+    site: Site, pixels: bytes, number: int, *, last: bool
+) -> None:
+    one, other = image(pixels), image(pixels, name=b"Quixano^Alonso^^Don")
+    assert (site.send(one), site.send(other)) == (Fate.FILED, Fate.DUPLICATE)
+    site.tamper_with(site.state.vault.find(site.made().stem)[number], last=last)
+    assert site.restored(site.made()) == ([one] if number else []), "it is the first that is given"
+    assert site.restored(site.made(), every=True) == []
 
 
 def test_where_a_record_was_tampered_with_no_other_original_is_given_in_its_place(site: Site) -> None:

@@ -1,8 +1,7 @@
 """Where `dicomrx restore` finds originals: the vault, or the map of the older tool."""
 
 import struct
-from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -44,17 +43,10 @@ def from_vault(state_dir: Path, *, every: bool, kind: Kind) -> Iterator[Original
 
 
 def records(state: State, uid: str, file: BinaryIO) -> list[Record]:
-    """What this file was made of; where it was changed since, all that the vault has of its instance. A profile may have kept the UID.
-
-    Not all where nobody can tell any more what was made of some: they may be this file's, and no other is given in their place.
-    """
+    """What this file was made of; where it was changed since, all that the vault has of its instance. A profile may have kept the UID."""
     found = state.vault.find(uid) or state.vault.find(deid.pseudonymous_uid(state.uid_key, uid))
     if len(found) > 1:
-        output = digest(file)
-        by_output = defaultdict(list)
-        for record in found:
-            by_output[state.vault.output_sha256(record, partial(deid.at_pixels, file))].append(record)
-        found = by_output[output] or by_output[None] or found
+        found = _of(file, found, state) or found
     if not found and not state.vault.is_whole:
         msg = (
             "there is no original of it here, but bytes in the vault that are no record as it was written: "
@@ -62,6 +54,22 @@ def records(state: State, uid: str, file: BinaryIO) -> list[Record]:
         )
         raise PermissionRefused(msg)
     return found
+
+
+def _of(file: BinaryIO, found: Sequence[Record], state: State) -> list[Record]:
+    """What the file was made of, and what it may have been made of, as nobody can tell any more: no other is given in its place.
+
+    For that, another data set of the same patient and profile is needed.
+    """
+    output = digest(file)
+    made = [(record, state.vault.output_sha256(record, partial(deid.at_pixels, file))) for record in found]
+    known = [record for record, sha256 in made if sha256 == output]
+    same, kinds = {record.same for record in known}, {(record.patient, record.profile) for record in known}
+
+    def may_be(record: Record) -> bool:
+        return not known or (record.same not in same and (record.patient, record.profile) in kinds)
+
+    return [record for record, sha256 in made if sha256 == output or (sha256 is None and may_be(record))]
 
 
 @contextmanager

@@ -75,6 +75,8 @@ class _Queue:
         self._calls = calls
         self._context = ctypes.c_ulong()
         _call(calls.setup, _MOST, ctypes.byref(self._context))
+        for number in (calls.submit, calls.getevents):  # where one is forbidden, not even nothing may be asked for
+            _call(number, self._context, 0, 0, None, None)
 
     def fsync(self, fds: Sequence[int]) -> list[OSError | None]:
         commands = [_Command(data=number, opcode=_FSYNC, fd=fd) for number, fd in enumerate(fds)]

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -73,17 +74,21 @@ def decrypt(path: Path, location: Location, key: bytes, out: BinaryIO, pixels: B
         kept = _kept(file, sealed)
         if sealed.before is not None:
             next(kept)
-        _rejoin(kept, sealed, pixels, out)
+        if not _rejoin(kept, sealed, pixels, out):
+            raise _other_pixels() if sealed.missing else _tampered()
 
 
 def output_sha256(path: Path, location: Location, key: bytes, pixels: Callable[[], BinaryIO | None]) -> str:
-    """SHA-256 of what was made of an original, in hex, by a record that has its own bytes; `pixels` is asked once these are proven.
+    """SHA-256 of what was made of an original, in hex, by a record that has its own bytes; empty where `pixels` are not the original's.
 
-    Without pixels it is no file's. Raises PermissionRefused as `decrypt` does.
+    These are asked for twice. Raises PermissionRefused for anything not as it was written.
     """
-    with path.open("rb") as file:
+    with path.open("rb") as file, Path(os.devnull).open("wb") as nowhere:
         sealed = _opened(file, location, key)
-        own, _ = next(_kept(file, sealed))
+        kept = _kept(file, sealed)
+        own, _ = next(kept)
+        if not _rejoin(kept, sealed, pixels() or BytesIO(), nowhere):
+            return ""
     digest = sha256(own[: sealed.before])
     for chunk in chunks(pixels() or BytesIO(), len(sealed.missing)):
         digest.update(chunk)
@@ -125,16 +130,18 @@ def _kept(file: BinaryIO, sealed: _Sealed) -> Iterator[tuple[bytes, bool]]:
             return
 
 
-def _rejoin(kept: Iterator[tuple[bytes, bool]], sealed: _Sealed, pixels: BinaryIO | None, out: BinaryIO) -> None:
-    original = _Original(sealed.dataset, out)
+def _rejoin(kept: Iterator[tuple[bytes, bool]], sealed: _Sealed, pixels: BinaryIO | None, out: BinaryIO) -> bool:
+    """Write an original to `out`; False where that is proven not to be it."""
+    original, proof = _Original(sealed.dataset, out), b""
     for plain, last in kept:
         if sealed.missing and original.size == sealed.missing.start:
             for chunk in _given(pixels, len(sealed.missing)):
                 original.write(chunk)
-        if not last:
+        if last:
+            proof = plain
+        else:
             original.write(plain)
-        elif not original.is_proven(sealed, json.loads(plain)):
-            raise _other_pixels() if sealed.missing else _tampered()
+    return original.is_proven(sealed, json.loads(proof))
 
 
 def _given(pixels: BinaryIO | None, length: int) -> Iterator[bytes]:

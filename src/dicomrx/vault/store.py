@@ -227,7 +227,8 @@ class Vault:
     def output_sha256(self, record: Record, pixels: Callable[[], BinaryIO | None]) -> str | None:
         """SHA-256 of what was made of a record's original, in hex; None where nobody can tell: tampered with, or the patient was forgotten.
 
-        `pixels` gives what `restore` takes, or the original where its pixels begin; it is asked only where they are needed.
+        `pixels` gives what `restore` takes, or the original where its pixels begin; it is asked only where they are needed. Empty
+        where they are not the original's.
         """
         if record.output_sha256 is not None:
             return record.output_sha256
