@@ -98,7 +98,8 @@ def _value(dataset: Dataset, tag: int) -> bytes:
 def _items(part: Part) -> Iterable[Dataset] | None:
     if isinstance(part, DataElement):
         return part.value if part.VR == "SQ" else None
-    known = dictionary_has_tag(part.tag) and dictionary_VR(part.tag) == "SQ"
+    # pydicom leaves an empty one without a length as it is, a private one among them: it is a sequence all the same.
+    known = part.length == UNDEFINED or (dictionary_has_tag(part.tag) and dictionary_VR(part.tag) == "SQ")
     unknown = part.VR == "UN"
     if part.VR == "SQ" or (known and (part.VR is None or (unknown and part.is_little_endian))):
         with _by_pydicom():
