@@ -93,7 +93,7 @@ class Gateway:
         self.spool.close()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], Gateway]]:
     """A gateway, and another after every thirty files: what is made here bears one UID, and each look-up reads all of one UID.
 
