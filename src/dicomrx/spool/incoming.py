@@ -16,7 +16,7 @@ from dicomrx.errors import Reject
 from dicomrx.spool import durable, locks
 from dicomrx.spool.layout import Spool
 from dicomrx.spool.ledger import Fate
-from dicomrx.spool.names import Arrival, stamp, visible
+from dicomrx.spool.names import Arrival, stamp, told_by, visible
 from dicomrx.spool.quarantine import put_aside
 from dicomrx.spool.spares import Spares
 from dicomrx.spool.studies import is_marked, newest_arrival, open_studies
@@ -39,28 +39,31 @@ class Listing:
 def look(spool: Spool) -> Listing:
     """List `incoming/` once, before anything in it is judged: what is renamed meanwhile is seen by one of its names."""
     listing = Listing([], [])
-    for name, arrival in _judged(spool, os.listdir(spool.incoming)):
-        if arrival is None:
-            listing.foreign.append(spool.incoming / name)
-        else:
+    for name, is_ours in _judged(spool, os.listdir(spool.incoming)):
+        if is_ours and (arrival := Arrival.parse(name)):
             listing.arrivals.append(arrival)
+        else:
+            listing.foreign.append(spool.incoming / name)
     listing.arrivals.sort()
     listing.foreign.sort()
     return listing
 
 
-def _judged(spool: Spool, names: Iterable[str]) -> Iterator[tuple[str, Arrival | None]]:
-    """The visible ones, and what they tell of. No arrival: any other name, an unknown run, a stamp in the future."""
+def _judged(spool: Spool, names: Iterable[str]) -> Iterator[tuple[str, bool]]:
+    """The visible ones, and whether each is an arrival: none is any other name, one of an unknown run or with a stamp in the future."""
     known: dict[str, bool] = {}
-    now = spool.now()
+    now = stamp(spool.now())
     for name in filter(visible, names):
-        arrival = Arrival.parse(name)
-        if arrival is not None and arrival.run not in known:
-            known[arrival.run] = spool.ledger.knows(arrival.run)
-        if arrival is not None and arrival.end > now:
-            now = spool.now()  # it may have come since: whatever was read has ended before this
-        is_ours = arrival is not None and known[arrival.run] and arrival.begin <= arrival.end <= now
-        yield name, arrival if is_ours else None
+        told = told_by(name)
+        if told is None:
+            yield name, False
+            continue
+        begin, end, run = told
+        if run not in known:
+            known[run] = spool.ledger.knows(run)
+        if end > now:
+            now = stamp(spool.now())  # it may have come since: whatever was read has ended before this
+        yield name, known[run] and begin <= end <= now
 
 
 def _streamed(spool: Spool) -> Iterator[str]:
@@ -70,7 +73,7 @@ def _streamed(spool: Spool) -> Iterator[str]:
 
 
 def _foreign(spool: Spool) -> list[Path]:
-    return sorted(spool.incoming / name for name, arrival in _judged(spool, _streamed(spool)) if arrival is None)
+    return sorted(spool.incoming / name for name, is_ours in _judged(spool, _streamed(spool)) if not is_ours)
 
 
 def arrivals(spool: Spool) -> list[Arrival]:
@@ -82,7 +85,7 @@ def backlog(spool: Spool) -> Iterator[str]:
     """The names of those that are there when it begins, in the same order: however many, in little memory."""
     last, later = "", stamp(spool.now() + 1)
     while some := _portion(spool, last, later):
-        yield from (name for name, arrival in _judged(spool, some) if arrival is not None)
+        yield from (name for name, is_ours in _judged(spool, some) if is_ours)
         last = some[-1]
 
 

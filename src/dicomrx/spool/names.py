@@ -23,6 +23,12 @@ def stamp(time_ns: int) -> str:
     return str(time_ns).zfill(STAMP_DIGITS)
 
 
+def told_by(name: str) -> tuple[str, str, str] | None:
+    """Of an arrival's file name the two stamps and the run, as they stand there: cheaper than the arrival. None for any other name."""
+    match = _ARRIVAL.fullmatch(name)
+    return match.group(1, 2, 3) if match else None
+
+
 def is_pseudonymous_uid(name: str) -> bool:
     """True for a UID of the form that de-identification makes (2.25.<128 bit>), the only kind of name in `studies/`."""
     return _UID.fullmatch(name) is not None
