@@ -26,7 +26,7 @@ def stamp(time_ns: int) -> str:
 def told_by(name: str) -> tuple[str, str, str] | None:
     """Of an arrival's file name the two stamps and the run, as they stand there: cheaper than the arrival. None for any other name."""
     match = _ARRIVAL.fullmatch(name)
-    return match.group(1, 2, 3) if match else None
+    return (match[1], match[2], match[3]) if match else None
 
 
 def is_pseudonymous_uid(name: str) -> bool:

@@ -26,6 +26,11 @@ CREATE TABLE IF NOT EXISTS records (
 CREATE INDEX IF NOT EXISTS by_instance ON records (instance);
 CREATE TABLE IF NOT EXISTS progress (segment TEXT PRIMARY KEY, finish INTEGER NOT NULL, sealed INTEGER NOT NULL) STRICT;
 """
+# A header that was tampered with may be no JSON, and says nothing.
+_STUDIES: Final = """
+SELECT DISTINCT header ->> 'study' FROM (SELECT CASE WHEN json_valid(header) THEN header END AS header FROM records)
+WHERE header ->> 'patient' = ?
+"""
 
 
 class Index:
@@ -92,28 +97,27 @@ class Index:
     def add(self, locations: Iterable[Location]) -> None:
         """Take note of what this process appended: it need not be read to be found."""
         for location in locations:
-            self._fresh.setdefault(location.header["instance"], []).append(location)
+            self._fresh.setdefault(location.instance, []).append(location)
             self._growing[location.segment] = self._unsaved[location.segment] = location.end
             self._count += 1
 
     def studies(self, patient: int) -> set[str]:
         """The pseudonymous UIDs of a patient's studies; every record is looked at."""
         self._catch_up()
-        found = {one.header["study"] for each in self._fresh.values() for one in each if one.header["patient"] == patient}
+        fresh = (one.header for each in self._fresh.values() for one in each)
+        found = {says["study"] for says in fresh if says.get("patient") == patient}
         if self._database is not None:
-            query = "SELECT DISTINCT header ->> 'study' FROM records WHERE header ->> 'patient' = ?"
             with database.explained(self._path, _REMEDY):
-                found.update(study for (study,) in self._database.execute(query, (patient,)))
+                found.update(study for (study,) in self._database.execute(_STUDIES, (patient,)))
         return found
 
     def _saved(self, instances: Collection[str]) -> Iterator[Location]:
         if self._database is None:
             return
-        query = "SELECT segment, start, finish, header FROM records WHERE instance IN (SELECT value FROM json_each(?))"
+        query = "SELECT segment, start, finish, instance, header FROM records WHERE instance IN (SELECT value FROM json_each(?))"
         with database.explained(self._path, _REMEDY):
             rows = self._database.execute(query, (json.dumps(list(instances)),)).fetchall()
-        for segment, start, finish, header in rows:
-            yield Location(segment, start, finish, json.loads(header))
+        yield from map(Location._make, rows)
 
     def _catch_up(self) -> None:
         """Read what was appended since, by whomever. Only segments that may still grow are looked at."""
@@ -151,8 +155,7 @@ class Index:
             connection.execute("BEGIN IMMEDIATE")
             saved = dict(connection.execute("SELECT segment, finish FROM progress"))  # others read the same records, and save them
             new = [one for found in self._fresh.values() for one in found if one.end > saved.get(one.segment, 0)]
-            rows = [(one.segment, one.start, one.end, one.header["instance"], json.dumps(one.header)) for one in new]
-            connection.executemany("INSERT OR REPLACE INTO records VALUES (?, ?, ?, ?, ?)", rows)
+            connection.executemany("INSERT OR REPLACE INTO records VALUES (?, ?, ?, ?, ?)", new)
             connection.executemany(
                 "INSERT INTO progress VALUES (?, ?, ?) ON CONFLICT (segment) DO UPDATE SET"
                 " finish = max(finish, excluded.finish), sealed = max(sealed, excluded.sealed)",

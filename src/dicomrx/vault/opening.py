@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from dicomrx.errors import NoInputError, PermissionRefused
 from dicomrx.vault.keys import record_key
-from dicomrx.vault.segments import VERSION, Location, chunks, nonce, read_header, read_length
+from dicomrx.vault.segments import VERSION, Location, chunks, nonce, read_header, read_length, values
 
 # One SHA-256 of the whole original, which is read as one without a head.
 _VERSION_2: Final = 2
@@ -105,10 +105,10 @@ def is_sound(path: Path, location: Location, key: bytes) -> bool:
 
 
 def _opened(file: BinaryIO, location: Location, key: bytes) -> _Sealed:
-    found = read_header(file, location.start)
-    if found is None or found[0] != location.header:
+    clear = read_header(file, location.start) or b""
+    header = values(clear)
+    if not header or header != location.header:
         raise _tampered()
-    header, clear = found
     version = header.get("version")
     if version not in {VERSION, _VERSION_3, _VERSION_2}:
         msg = "the vault's record was written by another version of dicomrx: restore it with that one"

@@ -64,7 +64,7 @@ class Record:
         header = location.header
         self.study: str = header["study"]
         self.series: str = header["series"]
-        self.instance: str = header["instance"]
+        self.instance = location.instance
         self.patient: int = header["patient"]
         self.profile: str = header["profile"]
         self.same: str = header["same"]
