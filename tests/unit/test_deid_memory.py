@@ -1,6 +1,7 @@
 """What a series has in common is worked out once: whatever comes, the same comes out as without a memory."""
 
 import io
+import tracemalloc
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
@@ -373,16 +374,38 @@ def test_two_patients_in_turn_get_each_their_own() -> None:
     assert b"sub-001" not in made[7][0] + made[5][0]
 
 
-def test_a_memory_holds_the_latest_series_and_forgets_when_it_is_told_to() -> None:
-    def of(number: int) -> bytes:
-        return image(1, {0x0020000E: element(0x0020000E, "UI", f"1.2.3.9.{number}".encode())})
+def of_series(number: int, more: dict[int, bytes]) -> bytes:
+    """The same image in the series of this number."""
+    return image(1, more | {0x0020000E: element(0x0020000E, "UI", f"1.2.3.9.{number}".encode())})
 
+
+def private_ones(count: int) -> dict[int, bytes]:
+    return {tag: element(tag, "LO", b"Value") for tag in range(0x00511000, 0x00511000 + count)}
+
+
+def test_series_of_a_common_length_are_known_though_sixty_come_in_turn() -> None:
+    """As from a hospital's modalities on a busy morning, or from a PACS over many associations."""
     memory = Memory()
-    for number in (number for number in range(17) for _ in range(2)):
-        read(io.BytesIO(of(number)), memory)
-    assert [is_known(of(number), memory) for number in (1, 16, 0)] == [True, True, False]
+    for number in [*range(60)] * 2:
+        read(io.BytesIO(of_series(number, private_ones(160))), memory)
+    assert all(is_known(of_series(number, private_ones(160)), memory) for number in range(60))
     memory.clear()
-    assert not is_known(of(16), memory)
+    assert not is_known(of_series(59, private_ones(160)), memory)
+
+
+@pytest.mark.parametrize(
+    ("more", "count"), [(private_ones(1500), 40), ({TEXT: element(TEXT, "LT", bytes(50_000))}, 1000)], ids=["many", "long"]
+)
+def test_what_a_memory_holds_of_the_latest_series_is_little(more: dict[int, bytes], count: int) -> None:
+    memory = Memory()
+    tracemalloc.start()
+    try:
+        for number in (number for number in range(count) for _ in range(2)):
+            read(io.BytesIO(of_series(number, more)), memory)
+        assert tracemalloc.get_traced_memory()[0] < 25e6
+    finally:
+        tracemalloc.stop()
+    assert [is_known(of_series(number, more), memory) for number in (count - 1, 0)] == [True, False]
 
 
 BIG = {tag_of("RedPaletteColorLookupTableData"): element(tag_of("RedPaletteColorLookupTableData"), "OW", b"\1\2" * 40000)}

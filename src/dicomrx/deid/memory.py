@@ -8,10 +8,11 @@ from dicomrx.deid.encoding import Encoding
 from dicomrx.deid.structure import Parser, Run
 from dicomrx.deid.tags import creator_tag
 
-# Of file meta and of data set.
-_TEMPLATES: Final = 2 * 16
-# Of a longer header nothing is kept, so that a hostile one cannot fill the memory.
+# Of a longer header nothing is kept, and of all together so many bytes at most, so that hostile ones cannot fill the memory. There is room
+# for eighty of a common length: an element with what was made of it takes a kilobyte, and its bytes, which are held in a run and alone too.
 _ELEMENTS: Final = 2048
+_BYTES: Final = 1 << 24
+_ELEMENT_BYTES: Final = 1 << 10
 _SERIES_UID: Final = 0x0020000E
 # The character set, and what a content item is about: what is done to other elements goes by these.
 _LEANT_ON: Final = frozenset({0x00080005, 0x0040A043})
@@ -21,8 +22,10 @@ class _Template(NamedTuple):
     """What was the same in all instances of a series so far: elements as bytes, joined to runs where they follow each other, and parsed.
 
     `fixed` are their tags and those by which they are judged: the latter are among them, or in no instance that they are used for.
+    `size` is what it takes of the memory, in bytes, or a little more.
     """
 
+    size: int
     raw: dict[int, bytes]
     runs: list[Run]
     shared: Shared
@@ -57,21 +60,24 @@ class Memory:
         found = parser.top_level()
         if parser.elements > _ELEMENTS:
             return found
-        made = self._templates[series] = _template(list(parser.runs()), found, template)
-        if len(self._templates) > _TEMPLATES:
+        made = self._templates[series] = _template(parser, found, template)
+        while sum(each.size for each in self._templates.values()) > _BYTES:
             del self._templates[next(iter(self._templates))]
         own = DataSet((tag, element) for tag, element in found.items() if tag not in made.shared.elements)
         return Halved(made.shared, own) if made.runs and own.keys().isdisjoint(made.fixed) else found
 
 
-def _template(runs: list[Run], found: DataSet, before: _Template | None) -> _Template:
+def _template(parser: Parser, found: DataSet, before: _Template | None) -> _Template:
     """What an instance has in common with those before it; where that is not even half, what it may have with those to come."""
+    runs = list(parser.runs())
+    size = parser.elements * _ELEMENT_BYTES + 3 * sum(len(run.raw) for run in runs)
     known = {} if before is None else before.raw
     raw = {tag: data for tag, data in runs if known.get(tag) == data and not _is_left(found[tag])}
     if len(raw) * 2 < len(found):
-        return _Template(dict(runs), [], Shared(DataSet()), _LEANT_ON)
+        return _Template(size, dict(runs), [], Shared(DataSet()), _LEANT_ON)
     parts = [list(part) for is_common, part in groupby(runs, lambda run: run.tag in raw) if is_common]
     return _Template(
+        size,
         raw,
         [Run(part[0].tag, b"".join(run.raw for run in part)) for part in parts],
         Shared(DataSet((tag, found[tag]) for tag in raw)),
