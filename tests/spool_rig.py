@@ -3,6 +3,8 @@
 import hashlib
 import os
 import time
+from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 
 from dicomrx.spool import durable, evidence, incoming
@@ -12,7 +14,7 @@ from dicomrx.spool.layout import Spool
 from dicomrx.spool.ledger import Fate
 from dicomrx.spool.names import Arrival, Frozen
 from dicomrx.spool.spares import Spares
-from dicomrx.spool.studies import Study
+from dicomrx.spool.studies import Addition, Study, file_all
 
 STUDY, OTHER_STUDY = "2.25.100", "2.25.200"
 SERIES = "2.25.10"
@@ -74,6 +76,31 @@ def finished(spares: Spares, data: bytes) -> Path:
     return part
 
 
+def file_together(spool: Spool, outputs: Mapping[Arrival, tuple[str, str, bytes]], spares: Spares | None = None) -> dict[Arrival, Fate]:
+    """What anonymize does with a batch of arrivals, of each of which this study's instance and output was made; none is there twice."""
+    spares = spares or Spares(spool, 4)
+    fates: dict[Arrival, Fate] = {}
+    with ExitStack() as held:
+        mine = {arrival: what for arrival, what in outputs.items() if held.enter_context(incoming.claimed(spool.incoming / arrival.name))}
+        made = {arrival: finished(spares, data) for arrival, (_, _, data) in mine.items()}
+        with Study.all_locked(spool, {study for study, _, _ in mine.values()}) as studies:
+            additions = {}
+            for uid, study in studies.items():
+                parts = {}
+                some = {arrival: (instance, data) for arrival, (of, instance, data) in mine.items() if of == uid}
+                for arrival, (instance, data) in some.items():
+                    known = hashlib.sha256(data).hexdigest() in study.filed(SERIES, instance)
+                    fates[arrival] = Fate.DUPLICATE if known else Fate.FILED
+                    if not known:
+                        parts[SERIES, instance] = made[arrival]
+                additions[study] = Addition(parts, max(arrival.end for arrival in some))
+            file_all(additions)
+            incoming.finish(spool, fates, spares)
+        for part in made.values():
+            part.unlink()
+    return fates
+
+
 def file_one(
     spool: Spool,
     arrival: Arrival,
@@ -82,29 +109,15 @@ def file_one(
     data: bytes = b"output",
     spares: Spares | None = None,
 ) -> Fate | None:
-    """What anonymize does with an arrival, with `data` as its output."""
-    spares = spares or Spares(spool, 4)
-    with incoming.claimed(spool.incoming / arrival.name) as file:
-        if file is None:
-            return None
-        part = finished(spares, data)
-        with Study.locked(spool, study) as held:
-            if hashlib.sha256(data).hexdigest() in held.filed(SERIES, instance):
-                fate = Fate.DUPLICATE
-                held.arrived(arrival.end)
-            else:
-                fate = Fate.FILED
-                held.file({(SERIES, instance): part}, arrival.end)
-            incoming.finish(spool, {arrival: fate}, spares)
-        part.unlink()
-        return fate
+    """The same with one; None where another has it."""
+    return file_together(spool, {arrival: (study, instance, data)}, spares).get(arrival)
 
 
 def filed(spool: Spool, study: str = STUDY, instance: str = INSTANCE, data: bytes = b"output") -> Path:
     """An instance in a study, as if it had arrived now."""
     part = finished(Spares(spool, 4), data)
     with Study.locked(spool, study) as held:
-        held.file({(SERIES, instance): part}, spool.now())
+        file_all({held: Addition({(SERIES, instance): part}, spool.now())})
         path = held.folder / SERIES / f"{instance}.dcm"
     part.unlink()
     return path

@@ -17,7 +17,7 @@ from dicomrx.spool.layout import Spool
 from dicomrx.spool.ledger import Fate
 from dicomrx.spool.names import Arrival
 from dicomrx.spool.spares import Spares
-from dicomrx.spool.studies import Study
+from dicomrx.spool.studies import Addition, Study, file_all
 from dicomrx.vault import Original, Position, Record, Vault
 
 log = logging.getLogger(__name__)
@@ -97,8 +97,7 @@ class Filing:
         with Study.all_locked(self._spool, by_study) as studies:
             outcomes = self._decide_all(studies, made)
             fates = {arrival: outcome for arrival, outcome in outcomes.items() if isinstance(outcome, Fate)}
-            for uid, some in by_study.items():
-                self._place(studies[uid], some, fates)
+            file_all({studies[uid]: self._noted(uid, some, fates) for uid, some in by_study.items()})
             incoming.finish(self._spool, fates, self._spares)
         for one in made:
             log.debug("%s: %s: %s/%s", one.arrival.id, outcomes[one.arrival], one.original.series, one.original.instance)
@@ -146,16 +145,12 @@ class Filing:
         same = self._vault.same(one.original)
         return {self._vault.output_sha256(record, partial(one.at_pixels, record)): record for record in known if record.same == same}
 
-    def _place(self, study: Study, made: Sequence[Made], fates: Mapping[Arrival, Fate]) -> None:
-        """Note what arrived for a study, and file what is to be filed."""
+    def _noted(self, study: str, made: Sequence[Made], fates: Mapping[Arrival, Fate]) -> Addition:
+        """Note what arrived for a study; returns what is to be filed."""
         met = [(one, fates.get(one.arrival, Fate.QUARANTINED)) for one in made]
-        evidence.note(self._spool, study.uid, *(replace(one.sighting, fate=fate) for one, fate in met))
-        end = max(one.arrival.end for one in made)
+        evidence.note(self._spool, study, *(replace(one.sighting, fate=fate) for one, fate in met))
         parts = {(one.original.series, one.original.instance): one.part for one, fate in met if fate is Fate.FILED}
-        if parts:
-            study.file(parts, end)
-        else:
-            study.arrived(end)
+        return Addition(parts, max(one.arrival.end for one in made))
 
 
 def _rounds(made: Sequence[Made]) -> list[list[Made]]:

@@ -23,7 +23,7 @@ from dicomrx.spool.sending import Step
 from dicomrx.spool.spares import Spares
 from dicomrx.spool.studies import Study, is_marked, open_studies
 from tests.conftest import REQUIRE_TOOLS, needs_tool
-from tests.spool_rig import HAND, STUDY, file_one, open_spool, receive
+from tests.spool_rig import HAND, STUDY, file_one, file_together, open_spool, receive
 
 pytestmark = [pytest.mark.crash, pytest.mark.slow]
 
@@ -117,10 +117,13 @@ def receive_all(spool: Spool, tell: Callable[[str], None]) -> None:
 
 def work_off(spool: Spool, tell: Callable[[str], None]) -> None:
     """File, mark, freeze, send and clean what there is, as the stages do."""
-    spares = Spares(spool, 4)
+    outputs = {}
     for arrival in incoming.arrivals(spool):
         study, instance, _ = (spool.incoming / arrival.name).read_text().split()
-        file_one(spool, arrival, study, instance, output(study, instance), spares)
+        outputs[arrival] = study, instance, output(study, instance)
+    spares = Spares(spool, 4)
+    for some in ([*outputs][:1], [*outputs][1:]):  # the first input's file becomes an output; the others are of two studies
+        file_together(spool, {arrival: outputs[arrival] for arrival in some}, spares)
     for uid in open_studies(spool):
         with Study.locked(spool, uid) as study_held:
             if is_marked(spool, uid) or study_held.mark(HAND):
@@ -267,14 +270,17 @@ def test_without_fsync_a_power_cut_leaves_no_identity_under_the_name_of_an_outpu
     disk.mount()
     child = os.fork()
     if child == 0:
-        with open_spool(disk.point) as spool:
-            spares, intake = Spares(spool, 4), Intake(spool)
-            arrivals = [receive(intake, b"identity" * 1024, 1, number) for number in range(1, 9)]
-            durable.set_durable(enabled=False)
-            for number, arrival in enumerate(arrivals, 1):
-                file_one(spool, arrival, STUDY, f"2.25.{number}", b"output" * 1024, spares)
-            fcntl.ioctl(os.open(disk.point, os.O_RDONLY), SHUTDOWN, struct.pack("I", LOSE_DATA))
-            os._exit(9)
+        try:
+            with open_spool(disk.point) as spool:
+                spares, intake = Spares(spool, 4), Intake(spool)
+                arrivals = [receive(intake, b"identity" * 1024, 1, number) for number in range(1, 9)]
+                durable.set_durable(enabled=False)
+                for number, arrival in enumerate(arrivals, 1):
+                    file_one(spool, arrival, STUDY, f"2.25.{number}", b"output" * 1024, spares)
+                fcntl.ioctl(os.open(disk.point, os.O_RDONLY), SHUTDOWN, struct.pack("I", LOSE_DATA))
+                os._exit(9)
+        finally:
+            os._exit(1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
     disk.unmount()
     disk.mount()

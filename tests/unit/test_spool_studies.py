@@ -1,13 +1,13 @@
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from hashlib import sha256
 from pathlib import Path
 
 import pytest
 
 from dicomrx.errors import Defer, NoInputError, PermissionRefused, TryAgainError
-from dicomrx.spool import durable, outbox, quarantine
+from dicomrx.spool import aio, durable, outbox, quarantine
 from dicomrx.spool.by_name import frozen_by_name, not_sent, sent_already
 from dicomrx.spool.intake import Intake
 from dicomrx.spool.layout import ARRIVED, ATTEMPTS, MANIFEST, MARKER, RECEIPT, Spool, read_json
@@ -15,7 +15,8 @@ from dicomrx.spool.ledger import Fate
 from dicomrx.spool.names import Frozen
 from dicomrx.spool.outbox import Outgoing, frozen_studies
 from dicomrx.spool.sending import Record, Step
-from dicomrx.spool.studies import Entry, Study, count, is_marked, open_studies
+from dicomrx.spool.spares import Spares
+from dicomrx.spool.studies import Addition, Entry, Study, count, file_all, is_marked, open_studies
 from tests.spool_rig import (
     INSTANCE,
     OTHER_STUDY,
@@ -24,6 +25,7 @@ from tests.spool_rig import (
     STUDY,
     file_one,
     filed,
+    finished,
     freeze,
     frozen,
     mark,
@@ -40,6 +42,18 @@ DIGEST = sha256(b"output").hexdigest()
 def spool(tmp_path: Path) -> Iterator[Spool]:
     with open_spool(tmp_path) as spool:
         yield spool
+
+
+def note_syncs(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """What is synced from now on, one by one, as where asynchronous I/O is forbidden."""
+    synced: list[Path] = []
+    monkeypatch.setattr(aio, "fsync", lambda _: [])
+    monkeypatch.setattr(os, "fsync", lambda fd: synced.append(path_of(fd)))
+    return synced
+
+
+def path_of(fd: int) -> Path:
+    return Path(os.readlink(f"/proc/self/fd/{fd}"))
 
 
 def proofs(spool: Spool, instance: str = INSTANCE) -> set[str]:
@@ -110,16 +124,25 @@ def test_the_arrival_is_noted_before_the_instance_is_there(spool: Spool, monkeyp
 def test_filing_makes_every_folder_above_durable_even_where_another_made_it(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Who made the folders may have been killed before they were durable."""
     (spool.studies / STUDY / SERIES).mkdir(parents=True)
-    synced = set()
-    real = os.fsync
-
-    def note(fd: int) -> None:
-        synced.add(Path(os.readlink(f"/proc/self/fd/{fd}")))
-        real(fd)
-
-    monkeypatch.setattr(os, "fsync", note)
+    synced = note_syncs(monkeypatch)
     path = filed(spool)
-    assert {path.parent, path.parent.parent, spool.studies} <= synced
+    assert {path.parent, path.parent.parent, spool.studies} <= {*synced}
+
+
+def test_several_studies_wait_for_the_disk_together_and_none_looks_quiet_meanwhile(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
+    folders = [filed(spool, study).parent for study in (STUDY, OTHER_STUDY)]
+    parts = [finished(Spares(spool, 4), b"output") for _ in folders]
+    rounds: list[set[Path]] = []
+
+    def sync_all(fds: Sequence[int]) -> list[OSError | None]:
+        rounds.append({path_of(fd) for fd in fds})
+        return [None for _ in fds]
+
+    monkeypatch.setattr(durable, "sync_all", sync_all)
+    with Study.all_locked(spool, [STUDY, OTHER_STUDY]) as studies:
+        file_all({study: Addition({(SERIES, SECOND): part}, spool.now()) for study, part in zip(studies.values(), parts, strict=True)})
+    above = {folder.parent for folder in folders}
+    assert rounds == [{study / ARRIVED for study in above}, {*folders, *above, spool.studies}]
 
 
 def test_arrived_never_goes_back(spool: Spool) -> None:
@@ -168,8 +191,7 @@ def test_a_receipt_proves_what_was_removed_and_a_manifest_alone_does_not(spool: 
 
 def test_a_proof_is_made_durable_before_it_is_relied_on(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
     path = filed(spool)
-    synced = []
-    monkeypatch.setattr(os, "fsync", lambda fd: synced.append(Path(os.readlink(f"/proc/self/fd/{fd}"))))
+    synced = note_syncs(monkeypatch)
     assert proofs(spool)
     assert synced == [path, path.parent, path.parent.parent, spool.studies]
 
@@ -214,9 +236,9 @@ def test_filing_into_a_marked_study_removes_the_marker_first(spool: Spool, monke
     seen = []
     real = durable.link_all
 
-    def link_all(pairs: Iterable[tuple[Path, Path]]) -> None:
+    def link_all(pairs: Iterable[tuple[Path, Path]], *above: Path) -> None:
         seen.append(is_marked(spool, STUDY))
-        real(pairs)
+        real(pairs, *above)
 
     monkeypatch.setattr(durable, "link_all", link_all)
     filed(spool, instance=SECOND)
@@ -320,8 +342,7 @@ def test_generations_count_over_outbox_sent_and_failed(spool: Spool) -> None:
 def test_a_freeze_is_durable_in_both_parents_before_it_is_worked_on(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Who froze it may have been killed before: after a power cut it would be in studies/ again, and sent with what came later."""
     one = frozen(spool)
-    synced = []
-    monkeypatch.setattr(os, "fsync", lambda fd: synced.append(Path(os.readlink(f"/proc/self/fd/{fd}"))))
+    synced = note_syncs(monkeypatch)
     with Outgoing.claimed(spool, one):
         assert set(synced) == {spool.outbox, spool.studies}
 

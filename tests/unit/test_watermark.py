@@ -1,5 +1,6 @@
 import errno
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -150,12 +151,12 @@ def test_what_was_in_reception_when_it_closed_holds_the_watermark_though_it_was_
 
 
 def test_where_the_disk_lets_no_closing_be_noted_nothing_completes(spool: Spool, intake: Intake, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(path: Path, time_ns: int) -> None:
+    def fail(times: Mapping[Path, int]) -> None:
         raise OSError(errno.EIO, "sick")
 
     advance(1000, spool)
     with monkeypatch.context() as patch:
-        patch.setattr(durable, "set_time", fail)
+        patch.setattr(durable, "set_times", fail)
         close(intake)
     assert not horizon(spool).completes(0, QUIET)
 

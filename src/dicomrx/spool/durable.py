@@ -9,7 +9,7 @@ import ctypes
 import errno
 import os
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -88,9 +88,27 @@ def sync_directory(path: Path | str) -> None:
 
 
 def sync_names(*paths: Path | str) -> None:
-    """The same for several directories, the deepest first."""
-    for path in paths:
-        sync_directory(path)
+    """The same for several directories, whose waits for the disk fall together."""
+    if not _Policy.enabled:
+        return
+    with _opened(paths, os.O_RDONLY | os.O_DIRECTORY) as fds:
+        _raise_first(sync_all(fds))
+
+
+@contextlib.contextmanager
+def _opened(paths: Iterable[Path | str], flags: int) -> Iterator[list[int]]:
+    with contextlib.ExitStack() as held:
+        fds = []
+        for path in paths:
+            fds.append(os.open(path, flags | os.O_CLOEXEC))
+            held.callback(os.close, fds[-1])
+        yield fds
+
+
+def _raise_first(outcomes: Iterable[OSError | None]) -> None:
+    for error in outcomes:
+        if error is not None:
+            raise error
 
 
 def write_all(fd: int, data: bytes | memoryview) -> None:
@@ -146,13 +164,13 @@ def link(source: Path | str, target: Path | str) -> None:
         sync_directory(os.path.dirname(target))
 
 
-def link_all(pairs: Iterable[tuple[Path, Path | str]]) -> None:
-    """The same for many pairs of source and target, each directory synced once, when all are linked."""
+def link_all(pairs: Iterable[tuple[Path, Path | str]], *above: Path) -> None:
+    """The same for many pairs of source and target; their directories, and those `above` them, are synced once, when all are linked."""
     parents = []
     for source, target in pairs:
         os.link(source, target, follow_symlinks=False)
         parents.append(os.path.dirname(target))
-    sync_names(*dict.fromkeys(parents))
+    sync_names(*dict.fromkeys(parents), *above)
 
 
 def publish(data: bytes, target: Path, scratch: "RunDirectory") -> None:
@@ -216,14 +234,12 @@ def sync_file(path: Path) -> None:
     sync_directory(path.parent)
 
 
-def set_time(path: Path, time_ns: int) -> None:
-    """Set a file's modification time durably."""
-    fd = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
-        os.utime(fd, ns=(time_ns, time_ns))
-        sync(fd)
-    finally:
-        os.close(fd)
+def set_times(times: Mapping[Path, int]) -> None:
+    """Set the modification times of files (ns), durably."""
+    with _opened(times, os.O_WRONLY | os.O_NOFOLLOW) as fds:
+        for fd, time_ns in zip(fds, times.values(), strict=True):
+            os.utime(fd, ns=(time_ns, time_ns))
+        _raise_first(sync_all(fds))
 
 
 def create_locked(path: Path, scratch: "RunDirectory") -> int:

@@ -121,7 +121,7 @@ class Intake:
             return
         log.warning("no instance is taken in: there is no room in %s, or its disk fails", self._spool.root)
         with contextlib.suppress(OSError):  # then it stays at 0, and nothing at all completes
-            durable.set_time(self._run.path / OPEN, min([self._spool.now(), *self._busy.get(self._run.run, [])]))
+            durable.set_times({self._run.path / OPEN: min([self._spool.now(), *self._busy.get(self._run.run, [])])})
         durable.move(self._run.path / OPEN, self._run.path / CLOSED)
         self._run.closed = True
 
@@ -167,7 +167,7 @@ class _Run(RunDirectory):
         try:
             self.arrivals = spool.ledger.open_run(self.run)
             os.close(os.open(self.path / OPEN, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o660))
-            durable.set_time(self.path / OPEN, 0)
+            durable.set_times({self.path / OPEN: 0})
         except OSError:
             super().close()
             raise

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from hashlib import file_digest
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Final, NamedTuple, Self
 
 from dicomrx.errors import Defer
 from dicomrx.spool import durable
@@ -93,22 +93,12 @@ class Study:
         while number < highest + _GAP:
             number += 1
             name = Frozen(self.uid, number).name
-            there = [parent / name for parent in (self._spool.outbox, self._spool.sent, self._spool.failed) if (parent / name).is_dir()]
+            there = [
+                parent / name for parent in (self._spool.outbox, self._spool.sent, self._spool.failed) if os.path.isdir(f"{parent}/{name}")
+            ]
             highest = number if there else highest
             found += there
         return found
-
-    def file(self, parts: Mapping[tuple[str, str], Path], end: int) -> None:
-        """Give finished, fsynced outputs, by series and instance, their final names; a marker goes first. Raises FileExistsError.
-
-        `end` is the newest end stamp of their arrivals, noted before they are there: after a crash between the two the study must not
-        look quiet.
-        """
-        for series in {series for series, _ in parts}:
-            durable.make_directory(self.folder / series)
-        self.arrived(end)
-        durable.link_all((part, f"{self.folder}/{series}/{instance}.dcm") for (series, instance), part in parts.items())
-        durable.sync_names(self.folder, self.folder.parent)  # whoever made them may have died before they were durable
 
     def unmark(self) -> None:
         """Remove the marker: the folder is, or is about to be, no longer what it says."""
@@ -119,19 +109,15 @@ class Study:
 
         A resend is a sender still at work.
         """
-        if not self.folder.is_dir():
-            return
-        self.unmark()
-        newest = max(end, self.newest_arrival() or 0)
-        path = self.folder / ARRIVED
-        if path.exists():
-            durable.set_time(path, newest)
-            return
+        _arrived({self: end})
+
+    def begin(self, arrived: int) -> None:
+        """Note the first end stamp of its arrivals."""
         # Linked with its time set: one made in place would for a moment bear the wall clock's, which may be years ahead.
         part = self._spool.new_path()
         part.touch(mode=0o660)
-        durable.set_time(part, newest)
-        durable.link(part, path)
+        durable.set_times({part: arrived})
+        durable.link(part, self.folder / ARRIVED)
         part.unlink()
 
     def newest_arrival(self) -> int | None:
@@ -184,6 +170,46 @@ class Study:
         with contextlib.suppress(ValueError, AttributeError):
             return (read_json(self.folder / MARKER) or {}).get("files")
         return None
+
+
+class Addition(NamedTuple):
+    """What becomes of a study: finished, fsynced outputs that it gets, by series and instance, and the newest end stamp of its arrivals."""
+
+    parts: Mapping[tuple[str, str], Path]
+    end: int
+
+
+def file_all(additions: Mapping[Study, Addition]) -> None:
+    """Give outputs their final names, and note for each study what arrived, as `Study.arrived` does. Raises FileExistsError.
+
+    That is durable before they are there: after a crash between the two no study must look quiet. However many studies there are, they wait
+    for the disk together.
+    """
+    filed = {study: addition.parts for study, addition in additions.items() if addition.parts}
+    for study, parts in filed.items():
+        for series in {series for series, _ in parts}:
+            durable.make_directory(study.folder / series)
+    _arrived({study: addition.end for study, addition in additions.items()})
+    pairs = (
+        (part, f"{study.folder}/{series}/{instance}.dcm") for study, parts in filed.items() for (series, instance), part in parts.items()
+    )
+    folders = [study.folder for study in filed]
+    # Whoever made the folders may have died before they were durable.
+    durable.link_all(pairs, *folders, *{folder.parent for folder in folders})
+
+
+def _arrived(ends: Mapping[Study, int]) -> None:
+    times: dict[Path, int] = {}
+    for study, end in ends.items():
+        if study.folder.is_dir():
+            study.unmark()
+            newest = max(end, study.newest_arrival() or 0)
+            path = study.folder / ARRIVED
+            if path.exists():
+                times[path] = newest
+            else:
+                study.begin(newest)
+    durable.set_times(times)
 
 
 def open_studies(spool: Spool) -> list[str]:
