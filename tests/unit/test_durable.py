@@ -1,5 +1,6 @@
+import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -101,6 +102,23 @@ def test_a_move_is_durable_in_both_parents_the_new_one_first(tmp_path: Path, syn
 def test_a_new_directory_is_durable_in_the_one_above(tmp_path: Path, synced: list[str]) -> None:
     durable.make_directory(tmp_path / "a" / "b")
     assert synced == [tmp_path.name, "a"]
+
+
+@pytest.mark.parametrize("sick", [0, 1])
+def test_what_kept_one_of_several_from_the_disk_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sick: int) -> None:
+    folders = [tmp_path / "a", tmp_path / "b"]
+    for folder in folders:
+        folder.mkdir()
+        (folder / "file").write_bytes(b"")
+
+    def sync_all(fds: Sequence[int]) -> list[OSError | None]:
+        return [OSError(errno.EIO, "sick") if at == sick else None for at in range(len(fds))]
+
+    monkeypatch.setattr(durable, "sync_all", sync_all)
+    with pytest.raises(OSError, match="sick"):
+        durable.sync_names(*folders)
+    with pytest.raises(OSError, match="sick"):
+        durable.set_times({folder / "file": 1 for folder in folders})
 
 
 def test_without_durability_nothing_is_synced(tmp_path: Path, synced: list[str]) -> None:
