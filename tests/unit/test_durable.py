@@ -121,6 +121,24 @@ def test_what_kept_one_of_several_from_the_disk_is_told(tmp_path: Path, monkeypa
         durable.set_times({folder / "file": 1 for folder in folders})
 
 
+def test_few_of_many_folders_are_open_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A batch has 192 descriptors already, and some machines allow 256."""
+    folders = [tmp_path / str(number) for number in range(100)]
+    for folder in folders:
+        folder.mkdir()
+    rounds: list[list[str]] = []
+
+    def sync_all(fds: Sequence[int]) -> list[OSError | None]:
+        rounds.append([os.readlink(f"/proc/self/fd/{fd}") for fd in fds])
+        return [None for _ in fds]
+
+    monkeypatch.setattr(durable, "sync_all", sync_all)
+    durable.sync_names(*folders)
+    assert max(map(len, rounds)) <= 40
+    assert len(rounds) <= 4
+    assert [path for some in rounds for path in some] == list(map(str, folders))
+
+
 def test_without_durability_nothing_is_synced(tmp_path: Path, synced: list[str]) -> None:
     durable.set_durable(enabled=False)
     try:

@@ -273,9 +273,22 @@ def test_a_record_moved_under_another_header_is_refused(copy: Path) -> None:
         restored(state, "2.25.9")
 
 
-def test_a_record_whose_header_is_no_json_any_more_is_none_and_hides_no_other(copy: Path) -> None:
+@pytest.mark.parametrize(
+    ("said", "says"),
+    [
+        (b'"order": 0', b'"order": x'),
+        (b'"order": 0', b'"order":""'),
+        (b'"patient": 1,', b'"patient":"",'),
+        (b'"patient": 1,', b'"patient":9e9'),
+        (b'"study": "2.25.1"', b'"study":123456789'),
+        (b'"same": "', b'"sama": "'),
+    ],
+)
+def test_a_record_whose_header_is_not_as_it_was_written_is_none_and_hides_no_other(copy: Path, said: bytes, says: bytes) -> None:
     path = segment(copy)
-    path.write_bytes(path.read_bytes().replace(b'"order": 0', b'"order": x', 1))
+    whole = path.read_bytes()
+    assert said in whole
+    path.write_bytes(whole.replace(said, says, 1))
     (copy / "vault" / "index.sqlite").unlink()
     for create in (True, False):  # from the segment, then from the index that was made of it
         with State.open(copy, create=create) as state:

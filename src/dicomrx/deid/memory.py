@@ -8,11 +8,13 @@ from dicomrx.deid.encoding import Encoding
 from dicomrx.deid.structure import Parser, Run
 from dicomrx.deid.tags import creator_tag
 
-# Of a longer header nothing is kept, and of all together so many bytes at most, so that hostile ones cannot fill the memory. There is room
-# for eighty of a common length: an element with what was made of it takes a kilobyte, and its bytes, which are held in a run and alone too.
+# Of a longer header nothing is kept, and of all together so much at most, so that hostile ones cannot fill the memory. An element takes a
+# kilobyte, with what is made of it, and each of its bytes sixteen or, made of nothing but short values, up to 200: there is room for sixty
+# headers of a common length, or for sixteen of the longest.
 _ELEMENTS: Final = 2048
 _BYTES: Final = 1 << 24
 _ELEMENT_BYTES: Final = 1 << 10
+_BYTE_BYTES: Final = 16
 _SERIES_UID: Final = 0x0020000E
 # The character set, and what a content item is about: what is done to other elements goes by these.
 _LEANT_ON: Final = frozenset({0x00080005, 0x0040A043})
@@ -22,7 +24,7 @@ class _Template(NamedTuple):
     """What was the same in all instances of a series so far: elements as bytes, joined to runs where they follow each other, and parsed.
 
     `fixed` are their tags and those by which they are judged: the latter are among them, or in no instance that they are used for.
-    `size` is what it takes of the memory, in bytes, or a little more.
+    `size` is about what it takes of the memory, in bytes.
     """
 
     size: int
@@ -70,7 +72,7 @@ class Memory:
 def _template(parser: Parser, found: DataSet, before: _Template | None) -> _Template:
     """What an instance has in common with those before it; where that is not even half, what it may have with those to come."""
     runs = list(parser.runs())
-    size = parser.elements * _ELEMENT_BYTES + 3 * sum(len(run.raw) for run in runs)
+    size = parser.elements * _ELEMENT_BYTES + sum(len(run.raw) for run in runs) * _BYTE_BYTES
     known = {} if before is None else before.raw
     raw = {tag: data for tag, data in runs if known.get(tag) == data and not _is_left(found[tag])}
     if len(raw) * 2 < len(found):

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 _DIR_MODE: Final = 0o770  # the umask narrows it: 0077 alone, 0007 for one group
 _FILE_MODE: Final = 0o660
 _MAX_PIECES: Final = 1024  # IOV_MAX
+_AT_ONCE: Final = 32  # descriptors, of which a process may have 256 on some machines, and a batch of 64 has 192 already
 _AT_FDCWD: Final = -100
 _RENAME_NOREPLACE: Final = 1
 _SYNC_FILE_RANGE_WRITE: Final = 2
@@ -91,8 +92,9 @@ def sync_names(*paths: Path | str) -> None:
     """The same for several directories, whose waits for the disk fall together."""
     if not _Policy.enabled:
         return
-    with _opened(paths, os.O_RDONLY | os.O_DIRECTORY) as fds:
-        _raise_first(sync_all(fds))
+    for first in range(0, len(paths), _AT_ONCE):
+        with _opened(paths[first : first + _AT_ONCE], os.O_RDONLY | os.O_DIRECTORY) as fds:
+            _raise_first(sync_all(fds))
 
 
 @contextlib.contextmanager
@@ -236,10 +238,13 @@ def sync_file(path: Path) -> None:
 
 def set_times(times: Mapping[Path, int]) -> None:
     """Set the modification times of files (ns), durably."""
-    with _opened(times, os.O_WRONLY | os.O_NOFOLLOW) as fds:
-        for fd, time_ns in zip(fds, times.values(), strict=True):
-            os.utime(fd, ns=(time_ns, time_ns))
-        _raise_first(sync_all(fds))
+    paths = list(times)
+    for first in range(0, len(paths), _AT_ONCE):
+        some = paths[first : first + _AT_ONCE]
+        with _opened(some, os.O_WRONLY | os.O_NOFOLLOW) as fds:
+            for path, fd in zip(some, fds, strict=True):
+                os.utime(fd, ns=(times[path], times[path]))
+            _raise_first(sync_all(fds))
 
 
 def create_locked(path: Path, scratch: "RunDirectory") -> int:

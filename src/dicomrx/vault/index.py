@@ -29,7 +29,7 @@ CREATE TABLE IF NOT EXISTS progress (segment TEXT PRIMARY KEY, finish INTEGER NO
 # A header that was tampered with may be no JSON, and says nothing.
 _STUDIES: Final = """
 SELECT DISTINCT header ->> 'study' FROM (SELECT CASE WHEN json_valid(header) THEN header END AS header FROM records)
-WHERE header ->> 'patient' = ?
+WHERE header ->> 'patient' = ? AND json_type(header, '$.study') = 'text'
 """
 
 
@@ -105,7 +105,7 @@ class Index:
         """The pseudonymous UIDs of a patient's studies; every record is looked at."""
         self._catch_up()
         fresh = (one.header for each in self._fresh.values() for one in each)
-        found = {says["study"] for says in fresh if says.get("patient") == patient}
+        found = {says["study"] for says in fresh if says.get("patient") == patient and isinstance(says.get("study"), str)}
         if self._database is not None:
             with database.explained(self._path, _REMEDY):
                 found.update(study for (study,) in self._database.execute(_STUDIES, (patient,)))

@@ -221,7 +221,7 @@ def values(clear: str | bytes) -> dict[str, Any]:
     """What a header says: nothing where it is no JSON object, as one may be that was tampered with."""
     try:
         says = json.loads(clear)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return says if isinstance(says, dict) else {}
 

@@ -20,6 +20,7 @@ from dicomrx.vault.keys import Keys
 from dicomrx.vault.segments import SUFFIX, Location, Writer, scan
 
 _NAME_BYTES: Final = 8
+_NUMBERS: Final = 1 << 63  # a patient's fits into SQLite
 
 
 class Own(NamedTuple):
@@ -75,9 +76,13 @@ class Record:
     def of(cls, location: Location) -> "Record | None":
         """The record, if its header says all of that: one that was tampered with is none."""
         try:
-            return cls(location)
+            record = cls(location)
         except KeyError:
             return None
+        texts = record.study, record.series, record.profile, record.same, record.output_sha256 or ""
+        numbers = record.patient, record.order
+        is_sound = all(isinstance(text, str) for text in texts) and all(isinstance(number, int) for number in numbers)
+        return record if is_sound and 0 <= record.patient < _NUMBERS else None
 
     @property
     def pixels_at(self) -> int:
