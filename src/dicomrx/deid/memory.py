@@ -9,7 +9,7 @@ from dicomrx.deid.structure import Parser, Run
 from dicomrx.deid.tags import creator_tag
 
 # Of a longer header nothing is kept, and of all together so much at most, so that hostile ones cannot fill the memory. An element takes a
-# kilobyte, with what is made of it, and each of its bytes sixteen or, made of nothing but short values, up to 200: there is room for sixty
+# kilobyte, with what is made of it, and each of its bytes sixteen or, made of nothing but short values, up to 200: there is room for fifty
 # headers of a common length, or for sixteen of the longest.
 _ELEMENTS: Final = 2048
 _BYTES: Final = 1 << 24
