@@ -59,7 +59,7 @@ def sync_all(fds: Sequence[int]) -> list[OSError | None]:
     if not _Policy.enabled:
         return [None] * len(fds)
     outcomes: list[OSError | None] = []
-    while some := aio.fsync(fds[len(outcomes) :]):
+    while len(outcomes) < len(fds) and (some := aio.fsync(fds[len(outcomes) :])):
         outcomes += some
     for fd in fds[len(outcomes) :]:
         try:

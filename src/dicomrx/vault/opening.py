@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from dicomrx.errors import NoInputError, PermissionRefused
 from dicomrx.vault.keys import record_key
-from dicomrx.vault.segments import VERSION, Location, chunks, nonce, read_header, read_length, values
+from dicomrx.vault.segments import VERSION, Location, chunks, header_of, nonce, read_header, read_length
 
 # One SHA-256 of the whole original, which is read as one without a head.
 _VERSION_2: Final = 2
@@ -106,7 +106,7 @@ def is_sound(path: Path, location: Location, key: bytes) -> bool:
 
 def _opened(file: BinaryIO, location: Location, key: bytes) -> _Sealed:
     clear = read_header(file, location.start) or b""
-    header = values(clear)
+    header = header_of(clear)
     if not header or header != location.header:
         raise _tampered()
     version = header.get("version")

@@ -65,7 +65,7 @@ class Location(NamedTuple):
     @property
     def header(self) -> dict[str, Any]:
         """What the header says."""
-        return values(self.clear)
+        return header_of(self.clear)
 
 
 def nonce(counter: int, *, last: bool) -> bytes:
@@ -212,12 +212,12 @@ def is_there(path: Path, location: Location) -> bool:
     try:
         with path.open("rb") as file:
             clear = read_header(file, location.start) or b""
-            return values(clear) == location.header and location.end <= os.fstat(file.fileno()).st_size
+            return header_of(clear) == location.header and location.end <= os.fstat(file.fileno()).st_size
     except FileNotFoundError:
         return False
 
 
-def values(clear: str | bytes) -> dict[str, Any]:
+def header_of(clear: str | bytes) -> dict[str, Any]:
     """What a header says: nothing where it is no JSON object, as one may be that was tampered with."""
     try:
         says = json.loads(clear)
